@@ -49,12 +49,12 @@ def autocast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 # %% ../../nbs/00_start.ipynb #922b47de
-def make_generator(seed: int,                           # any whole number from 0 up to 2^64 − 1
+def make_generator(seed: int,                           # a whole number from 0 up to 2³² − 1
                    device: str | torch.device = "cpu",  # where the drawn numbers will live
                    ) -> torch.Generator:
     "A source of random numbers of its own, independent of PyTorch's global one."
-    if not 0 <= seed < 2**64:
-        raise UserError(f"seed {seed} is not between 0 and 2^64 - 1")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed {seed} is not a whole number from 0 to {2**32 - 1}")
     return torch.Generator(device).manual_seed(seed)
 
 # %% ../../nbs/00_start.ipynb #9ba4eff7
