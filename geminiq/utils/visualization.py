@@ -98,7 +98,7 @@ def plot_attention_heads(weights: Tensor,        # (L, H, T, S): layers, heads, 
     if weights.ndim != 4 or weights.shape[-1] != len(tokens):
         raise ValueError(f"weights of shape {tuple(weights.shape)} are not (layers, heads, T, {len(tokens)})")
     n_layers, n_heads = weights.shape[:2]
-    picture = Picture(f"{title or 'Attention'}: {n_layers} layers of {n_heads} heads over {len(tokens)} tokens: "
+    picture = Picture(f"{title or 'Attention'}: {n_layers} × {n_heads} maps, layers × heads, over the tokens "
                       f"{' '.join(tokens)}.", size=(1.2 * n_heads + 0.6, 1.2 * n_layers + 0.5))
     for layer, row in enumerate(picture.subplots(n_layers, n_heads, squeeze=False)):
         for head, ax in enumerate(row):
