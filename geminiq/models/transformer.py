@@ -34,14 +34,15 @@ class Transformer(nn.Module):
                  ):
         super().__init__()
         self.config = config
-        self.embedding = TokenEmbedding(config.vocab_size, config.d_model)
-        self.position = POSITIONS.build(config.pos_encoding, config)
-        self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(TransformerBlock.from_config(config) for _ in range(config.n_layers))
-        self.norm = NORMS.build(config.norm_type, config)
-        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        if config.tie_embeddings:
-            self.head.weight = self.embedding.weight
+        with torch.random.fork_rng([]):   # the parts draw first weights of their own; `init_weights` draws all anew
+            self.embedding = TokenEmbedding(config.vocab_size, config.d_model)
+            self.position = POSITIONS.build(config.pos_encoding, config)
+            self.dropout = nn.Dropout(config.dropout)
+            self.blocks = nn.ModuleList(TransformerBlock.from_config(config) for _ in range(config.n_layers))
+            self.norm = NORMS.build(config.norm_type, config)
+            self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+            if config.tie_embeddings:
+                self.head.weight = self.embedding.weight
         init_weights(self, generator or make_generator(0))
 
     def features(self,
