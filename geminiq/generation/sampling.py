@@ -24,7 +24,7 @@ def temperature(logits: Tensor,  # (B, V)
                 value: float,    # τ: below 1 bolder, above 1 more even
                 ) -> Tensor:     # (B, V)
     "Divide the logits, which sharpens or flattens the probabilities."
-    return logits / value
+    return (logits - logits.amax(dim=-1, keepdim=True)) / value   # the largest is 0, so none overflows upwards
 
 # %% ../../nbs/21_sampling.ipynb #f4da5cca
 def top_k(logits: Tensor,  # (B, V)
