@@ -43,9 +43,11 @@ def stream(model: Transformer,
            ) -> Iterator[Tensor]:                       # (B,) token ids, one for each row
     "The next tokens, one step at a time; a stop token is given out, what follows it in its row is padding."
     n_prompt, longest = tokens.shape[1], model.config.context_length
+    if n_prompt >= longest:
+        raise UserError(f"the prompt has {n_prompt} tokens and leaves no room in a context_length of {longest}: shorten it")
     if n_prompt + max_tokens > longest:
         raise UserError(f"{n_prompt} prompt tokens and {max_tokens} new ones exceed the context_length {longest}: "
-                        f"ask for at most {max(0, longest - n_prompt)}, or shorten the prompt")
+                        f"ask for at most {longest - n_prompt}, or shorten the prompt")
     device = model.embedding.weight.device
     tokens, key_mask = tokens.to(device), None if key_mask is None else key_mask.to(device)
     generator = generator or make_generator(0)

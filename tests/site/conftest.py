@@ -1,0 +1,87 @@
+"""The built site, a server for it, and a browser to look at it with."""
+
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "docs"))
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-sync", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update",
+         "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost , EXCLUDE 127.0.0.1"]
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    "Serves files and logs nothing."
+
+    def log_message(self, *arguments) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    "Serve a folder on this machine, at the address given."
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(folder)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def sources() -> list[Path]:
+    "Every file that the site is made from."
+    patterns = "nbs/**/*.ipynb", "geminiq/**/*.py", "docs/*.*", "docs/_static/*.*", "*.yml", "settings.ini"
+    return [path for pattern in patterns for path in ROOT.glob(pattern)]
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    "The built site: built now if it is older than what it is made from."
+    built = ROOT / "_docs" / "index.html"
+    if not built.exists() or built.stat().st_mtime < max(path.stat().st_mtime for path in sources()):
+        subprocess.run([sys.executable, ROOT / "docs" / "build.py", "--sphinx"], check=True)
+    return built.parent
+
+
+@pytest.fixture(scope="session")
+def address(site: Path) -> Iterator[str]:
+    "Where the site is served."
+    with served(site) as url:
+        yield url
+
+
+def find_browser(playwright) -> str | None:
+    "A Chromium on this machine."
+    named = (os.environ.get("CHROME"), "chromium", "chromium-browser", "google-chrome",
+             playwright.chromium.executable_path)
+    return next((path for name in named if name and (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    "A browser that can reach nothing but this machine."
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        path = find_browser(playwright)
+        if path is None:
+            message = "no browser found, so the pages were NOT tested: install Chromium or set CHROME"
+            if os.environ.get("GEMINIQ_REQUIRE_BROWSER"):
+                pytest.fail(message)
+            warnings.warn(message, stacklevel=1)
+            pytest.skip(message)
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
