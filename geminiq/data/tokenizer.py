@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['CHAT_TOKENS', 'Tokenizer', 'train_tokenizer']
 
-# %% ../../nbs/03_tokenizer.ipynb #1347ceed
+# %% ../../nbs/03_tokenizer.ipynb #c1774201
+import codecs
 import io
 import re
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,7 @@ class Tokenizer:
         self.vocab_size = self._pieces.vocab_size()
         self.pad_id, self.bos_id, self.eos_id = (self._pieces.piece_to_id(p) for p in ("<pad>", "<s>", "</s>"))
         self.chat_ids = {token: self._pieces.piece_to_id(token) for token in CHAT_TOKENS}
+        self._bytes = [self._token_bytes(i) for i in range(self.vocab_size)]
         self._space_mark = [self._pieces.piece_to_id(f"<0x{byte:02X}>") for byte in "▁".encode()]
 
     def encode(self, text: str) -> list[int]:
@@ -40,19 +42,23 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         "The text of token ids; control tokens have none."
-        return self._pieces.decode([int(i) for i in ids])
+        return "".join(self.stream(ids))
 
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
         "The text of token ids as they come, never half a character."
-        waiting = []
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         for i in ids:
-            waiting.append(i)
-            text = self.decode(waiting)
-            if not text.endswith("\ufffd") or len(waiting) == 4:  # no character has more than four bytes
+            if text := decoder.decode(self._bytes[int(i)]):
                 yield text
-                waiting = []
-        if waiting:
-            yield self.decode(waiting)
+        if text := decoder.decode(b"", final=True):
+            yield text
+
+    def _token_bytes(self, i: int) -> bytes:
+        "What a token adds to the text, in UTF-8."
+        if self._pieces.is_control(i) or self._pieces.is_unknown(i):
+            return b""
+        piece = self._pieces.id_to_piece(i)
+        return bytes([int(piece[3:5], 16)]) if self._pieces.is_byte(i) else piece.replace("▁", " ").encode()
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         "Each token as a label, with ▁ for a space."

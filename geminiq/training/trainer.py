@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..data.corpus import load_corpus, split_corpus
 from ..data.dataloader import eval_loader, train_loader
@@ -103,7 +104,7 @@ class Trainer:
     def train(self) -> list[dict]:
         "Train up to `max_steps`; Ctrl-C saves, then raises `KeyboardInterrupt`. Returns the history."
         settings = self.config.training
-        self._refuse_foreign_run()
+        self._claim_folder()
         batches = iter(train_loader(self.data.train, settings.batch_size, settings.seed,
                                     start=self.step * settings.accumulation_steps))
         if not self.history:
@@ -187,10 +188,12 @@ class Trainer:
         "What happens inside leaves PyTorch's global sources of randomness as they were."
         return torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
 
-    def _refuse_foreign_run(self) -> None:
-        "Raise `UserError` if this trainer is new, but the folder holds a run already."
+    def _claim_folder(self) -> None:
+        "Raise an error now, not at the first save, if the folder holds another run or cannot be written to."
         if not self.history and (found := checkpoints(self.run)):
             raise UserError(f"{self.run} holds a run up to {found[-1].name} already: resume it, or choose another folder")
+        self.run.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=self.run).close()
 
     @classmethod
     def resume(cls,

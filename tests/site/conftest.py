@@ -1,10 +1,8 @@
 """The built site, a server for it, and a browser to look at it with."""
 
 import os
-import shutil
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,6 +11,8 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from browser import find
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
@@ -62,26 +62,16 @@ def address(site: Path) -> Iterator[str]:
         yield url
 
 
-def find_browser(playwright) -> str | None:
-    "A Chromium on this machine."
-    named = (os.environ.get("CHROME"), "chromium", "chromium-browser", "google-chrome",
-             playwright.chromium.executable_path)
-    return next((path for name in named if name and (path := shutil.which(name))), None)
-
-
 @pytest.fixture(scope="session")
 def browser():
     "A browser that can reach nothing but this machine."
-    from playwright.sync_api import sync_playwright
-
+    path = find()
+    if path is None:
+        message = "no browser found, so the pages were NOT tested: install Chromium or set CHROME"
+        if os.environ.get("GEMINIQ_REQUIRE_BROWSER"):
+            pytest.fail(message)
+        pytest.skip(message)
     with sync_playwright() as playwright:
-        path = find_browser(playwright)
-        if path is None:
-            message = "no browser found, so the pages were NOT tested: install Chromium or set CHROME"
-            if os.environ.get("GEMINIQ_REQUIRE_BROWSER"):
-                pytest.fail(message)
-            warnings.warn(message, stacklevel=1)
-            pytest.skip(message)
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()

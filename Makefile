@@ -1,0 +1,70 @@
+# make lab    the course in JupyterLab          make demo   the same job in a terminal
+# make test   everything that must hold         make docs   the site, in _docs/
+
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: lab demo test docs readme bench check-export check-clean lint pytest browser clean
+.DELETE_ON_ERROR:
+
+lab: $(BIN)/.course
+	$(BIN)/python docs/lab.py
+
+demo: $(BIN)/.package
+	$(BIN)/geminiq demo $(if $(filter 0,$(CHAT)),--no-chat)
+
+# Each environment is the pinned set of constraints.txt plus this folder's package, and holds the ones before it.
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"geminiq needs Python 3.11 or newer, this is {sys.version.split()[0]}: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .venv
+
+$(BIN)/.package: settings.ini setup.py constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(BIN)/.course: $(BIN)/.package
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[course]'
+	touch $@
+
+$(BIN)/.dev: $(BIN)/.course
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# Everything that must hold, the quick checks first.
+test: lint check-export check-clean readme-check docs browser pytest
+
+lint: $(BIN)/.dev
+	$(BIN)/ruff check geminiq tests benchmarks docs setup.py
+
+check-export: $(BIN)/.dev
+	$(BIN)/python tests/check_export.py
+
+check-clean: $(BIN)/.dev
+	$(BIN)/python tests/check_clean.py
+
+.PHONY: readme-check
+readme-check: $(BIN)/.dev
+	$(BIN)/python docs/readme.py --check
+
+# A browser for the site's tests: one that is here, else one from the system's packages or from Playwright.
+browser: $(BIN)/.dev
+	$(BIN)/python tests/site/find_browser.py
+
+pytest: $(BIN)/.dev docs browser
+	$(BIN)/python -m pytest tests
+
+docs: $(BIN)/.dev
+	$(BIN)/python docs/build.py $(DOCS_FLAGS)
+
+readme: $(BIN)/.dev
+	$(BIN)/python docs/readme.py
+
+bench: $(BIN)/.dev
+	$(BIN)/python benchmarks/imports.py
+	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/generate.py
+
+clean:
+	rm -rf build dist _docs _proc *.egg-info test-artifacts docs/_static/vendor nbs/mathjax

@@ -1,0 +1,161 @@
+"""A kill at any instant leaves a checkpoint that can be read, and going on from it is as if nothing had happened."""
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+import torch
+
+from geminiq.data.tokenizer import train_tokenizer
+from geminiq.models.transformer import Transformer
+from geminiq.training.optimizer import configure_optimizer
+from geminiq.utils.checkpointing import (
+    UNFINISHED, checkpoint_folder, checkpoints, keep_latest, latest_checkpoint, load_checkpoint, load_training_state,
+    save_checkpoint,
+)
+from geminiq.utils.config import Config
+from geminiq.utils.device import UserError
+
+CONFIG = Config.model_validate({"model": {"vocab_size": 290, "d_model": 96, "n_layers": 2, "n_heads": 4}})
+
+
+def save_for_ever(run: str, ready: Connection) -> None:
+    "Save one checkpoint after another; all weights and running means of step n are n."
+    model = Transformer(CONFIG.model)
+    optimizer = configure_optimizer(model, 1e-3)
+    model(torch.zeros(1, 2, dtype=torch.long)).sum().backward()
+    optimizer.step()
+    tokenizer = train_tokenizer(["A text to learn a few pieces from."] * 9, vocab_size=290)
+    found = checkpoints(run)
+    step = int(found[-1].name.removeprefix("step-")) if found else 0
+    ready.send(step)
+    while True:
+        step += 1
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(step)
+                optimizer.state[parameter]["exp_avg"].fill_(step)
+        save_checkpoint(checkpoint_folder(run, step), model, CONFIG, tokenizer, optimizer, {"step": step})
+        keep_latest(run, 2)
+
+
+def check(folder: Path) -> None:
+    "The checkpoint is complete, and all of it is of one step."
+    step = int(folder.name.removeprefix("step-"))
+    model = load_checkpoint(folder).model
+    optimizer = configure_optimizer(model, 1e-3)
+    assert load_training_state(folder, model, optimizer) == {"step": step}
+    assert all((p == step).all() and (optimizer.state[p]["exp_avg"] == step).all() for p in model.parameters())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_kill_at_any_instant_of_a_save_leaves_a_loadable_checkpoint(tmp_path: Path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["geminiq.training.optimizer", "geminiq.utils.checkpointing"])
+    moments, interrupted = random.Random(0), 0
+    for _ in range(30):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=save_for_ever, args=(str(tmp_path), theirs), daemon=True)
+        process.start()
+        assert ours.poll(120), "the saving process did not start"
+        ours.recv()
+        time.sleep(moments.uniform(0.0, 0.2))
+        process.kill()
+        process.join()
+        interrupted += any(tmp_path.glob(f"*{UNFINISHED}"))
+        for folder in checkpoints(tmp_path):
+            check(folder)
+    assert interrupted >= 10, "too few kills fell into a save to prove anything"
+    assert len(checkpoints(tmp_path)) in (2, 3)
+    last = load_checkpoint(tmp_path)
+    save_checkpoint(tmp_path / "step-999999", last.model, last.config, last.tokenizer)
+    assert not list(tmp_path.glob(f"*{UNFINISHED}"))   # what the killed ones left is cleared away
+
+
+TEXT = "\n\n".join(f"The {a} {verb} the {b} near the {place}." for a in ("cat", "dog", "fox") for b in ("bird", "fish", "mouse")
+                   for verb in ("sees", "hears") for place in ("river", "house", "wood"))
+
+
+def command(run: Path, *more: str, steps: int = 60) -> list[str]:
+    "Training a small model with dropout, in a process of its own."
+    text = run.parent / "text.txt"
+    text.write_text(TEXT)
+    model = "vocab_size=330 d_model=48 n_layers=2 n_heads=4 context_length=16 dropout=0.1".split()
+    training = f"max_steps={steps} batch_size=4 accumulation_steps=2 eval_every=20 eval_batches=2 save_every=30 warmup_steps=5".split()
+    settings = [f"model.{value}" for value in model] + [f"training.{value}" for value in training]
+    changes = [part for setting in settings for part in ("--set", setting)]
+    return [sys.executable, "-m", "geminiq", "train", "--corpus", str(text), "--output", str(run), *changes, *more]
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
+    "Wait until something holds while a process runs."
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end and process.poll() is None, "it did not happen"
+        time.sleep(0.002)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_sixty_steps_equal_thirty_a_kill_and_thirty_more(tmp_path: Path):
+    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
+    process = subprocess.Popen(command(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: checkpoints(tmp_path / "killed"), process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert latest_checkpoint(tmp_path / "killed").name == "step-000030"
+    subprocess.run(command(tmp_path / "killed", "--resume"), check=True, capture_output=True)
+    whole, killed = (latest_checkpoint(tmp_path / name) for name in ("whole", "killed"))
+    assert whole.name == killed.name == "step-000060"
+    for file in ("model.safetensors", "training.safetensors", "training.json", "tokenizer.model"):
+        assert (whole / file).read_bytes() == (killed / file).read_bytes(), file
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals differ")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_is_saved_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals):
+    process = subprocess.Popen(command(tmp_path / "run", steps=1_000_000), stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: checkpoints(tmp_path / "run"), process)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    step = int(latest_checkpoint(tmp_path / "run").name.removeprefix("step-"))
+    assert f"stopped and saved at step {step}; go on with: geminiq train --resume --output {tmp_path / 'run'}" in said
+    assert "Traceback" not in said
+    subprocess.run(command(tmp_path / "run", "--resume", steps=step + 3), check=True, capture_output=True)
+    assert latest_checkpoint(tmp_path / "run").name == f"step-{step + 3:06d}"
+
+
+def saved(folder: Path) -> Path:
+    "A small checkpoint."
+    tokenizer = train_tokenizer(["A text to learn a few pieces from."] * 9, vocab_size=290)
+    return save_checkpoint(folder, Transformer(CONFIG.model), CONFIG, tokenizer)
+
+
+def test_any_flipped_byte_is_noticed(tmp_path: Path):
+    folder = saved(tmp_path / "step-000001")
+    choose = random.Random(0)
+    for file in [path for path in folder.iterdir() if path.name != "SHA256SUMS"]:
+        original = file.read_bytes()
+        for _ in range(5):
+            i = choose.randrange(len(original))
+            file.write_bytes(original[:i] + bytes([original[i] ^ 1]) + original[i + 1:])
+            with pytest.raises(UserError, match="not what was saved"):
+                load_checkpoint(folder)
+        file.write_bytes(original)
+    load_checkpoint(folder)
+
+
+def test_a_checkpoint_never_replaces_another(tmp_path: Path):
+    folder = saved(tmp_path / "step-000001")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(UserError, match="exists already"):
+        saved(folder)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before

@@ -1,0 +1,93 @@
+"""Greedy generation writes the same tokens however the prompt is fed, with a cache and without, alone and in company."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from geminiq.generation.cache import KVCache
+from geminiq.generation.generate import generate, left_pad
+from geminiq.generation.sampling import Sampling
+from geminiq.models.transformer import Transformer
+from geminiq.utils.config import ModelConfig
+from geminiq.utils.device import make_generator
+
+V, CONTEXT, NEW = 64, 48, 12
+GREEDY = Sampling(temperature=0)
+
+
+def make_model(position: str = "rope", attention: str = "standard", kv: int = 4) -> Transformer:
+    "A random model in double precision, with logits far enough apart that no two tokens tie."
+    config = ModelConfig(vocab_size=V, context_length=CONTEXT, d_model=32, n_layers=3, n_heads=4, n_kv_heads=kv,
+                         attention_type=attention, pos_encoding=position,
+                         tie_embeddings=False)   # tied and untrained, it would repeat its input
+    model = Transformer(config, make_generator(1)).double().requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.mul_(8)   # an untrained model's logits are all alike; these are not
+    return model
+
+
+def greedy_by_hand(model: Transformer, prompts: list[list[int]], sizes: list[int]) -> Tensor:
+    "Feed the padded prompts in pieces of the given sizes through a cache, then write greedily."
+    tokens, key_mask = left_pad(prompts)
+    cache, start, written = KVCache(model.config.n_layers), 0, []
+    for size in sizes:
+        logits = model(tokens[:, start:start + size], key_mask[:, :start + size], cache)
+        start += size
+    assert start == tokens.shape[1]
+    for _ in range(NEW):
+        written.append(logits[:, -1].argmax(-1))
+        key_mask = torch.cat([key_mask, torch.ones(len(prompts), 1, dtype=torch.bool)], dim=1)
+        logits = model(written[-1][:, None], key_mask, cache)
+    return torch.stack(written, dim=1)
+
+
+def alone_without_cache(model: Transformer, prompt: list[int]) -> Tensor:
+    "The slow and obviously right way: the whole text through the model for every token."
+    text = torch.tensor([prompt])
+    for _ in range(NEW):
+        text = torch.cat([text, model(text)[:, -1:].argmax(-1)], dim=1)
+    return text[0, len(prompt):]
+
+
+MODELS = [(position, attention, kv) for position in ("rope", "learned", "sinusoidal", "none")
+          for attention, kv in (("standard", 4), ("gqa", 2), ("gqa", 1))]
+
+
+@pytest.mark.parametrize("parts", MODELS, ids=lambda parts: "-".join(map(str, parts)))
+@pytest.mark.parametrize("batch", [1, 4])
+def test_cached_greedy_is_token_for_token_the_same(parts: tuple, batch: int):
+    model = make_model(*parts)
+    lengths = [9, 3, 14, 1][:batch]
+    prompts = [torch.randint(V, (n,), generator=make_generator(n)).tolist() for n in lengths]
+    expected = torch.stack([alone_without_cache(model, prompt) for prompt in prompts])
+    longest = max(lengths)
+    assert len(expected.unique()) > 3   # a text that repeats one token would prove little
+    for sizes in ([longest], [4, longest - 4], [1] * longest):
+        assert torch.equal(greedy_by_hand(model, prompts, sizes), expected)
+    tokens, key_mask = left_pad(prompts)
+    for use_cache in (True, False):
+        assert torch.equal(generate(model, tokens, NEW, sampling=GREEDY, key_mask=key_mask, use_cache=use_cache), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_prompts_in_any_pieces(data: st.DataObject):
+    model = make_model("rope", "gqa", 2)
+    prompts = data.draw(st.lists(st.lists(st.integers(0, V - 1), min_size=1, max_size=12), min_size=1, max_size=5))
+    longest, sizes = max(map(len, prompts)), []
+    while sum(sizes) < longest:
+        sizes.append(data.draw(st.integers(1, longest - sum(sizes))))
+    expected = torch.stack([alone_without_cache(model, prompt) for prompt in prompts])
+    assert torch.equal(greedy_by_hand(model, prompts, sizes), expected)
+
+
+def test_a_wrong_cache_would_be_noticed(monkeypatch: pytest.MonkeyPatch):
+    model = make_model()
+    prompt = torch.randint(V, (9,), generator=make_generator(0)).tolist()
+    expected = alone_without_cache(model, prompt)
+    monkeypatch.setattr(KVCache, "length", property(lambda self: max(0, self.layers[0].length - 1)))
+    with pytest.raises((AssertionError, ValueError)):
+        assert torch.equal(greedy_by_hand(model, [prompt], [9])[0], expected)

@@ -1,0 +1,43 @@
+"""The tokenizer, on texts nobody would think of."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geminiq.data.tokenizer import Tokenizer, train_tokenizer
+
+TEXT = "The quick brown fox jumps over the lazy dog.\n\n    def f(x):\n        return x  # naïve\n"
+TOKENIZER = train_tokenizer([TEXT] * 20, vocab_size=360)
+strange = st.text(st.characters(exclude_categories=["Cs"])) | st.text(" \t\n▁<|end>ab\x00\ufffd🤖")
+
+
+@settings(max_examples=1000, deadline=None)
+@given(strange)
+def test_decoding_gives_back_the_text(text: str):
+    ids = TOKENIZER.encode(text)
+    assert TOKENIZER.decode(ids) == text
+    assert all(0 <= i < TOKENIZER.vocab_size for i in ids)
+    assert not {TOKENIZER.pad_id, TOKENIZER.bos_id, TOKENIZER.eos_id, *TOKENIZER.chat_ids.values()} & set(ids)
+
+
+@settings(max_examples=500, deadline=None)
+@given(strange)
+def test_streaming_gives_back_the_text_in_whole_characters(text: str):
+    pieces = list(TOKENIZER.stream(TOKENIZER.encode(text)))
+    assert "".join(pieces) == text
+    if "\ufffd" not in text:
+        assert not any("\ufffd" in piece for piece in pieces)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(0, TOKENIZER.vocab_size - 1)))
+def test_any_tokens_can_be_shown(ids: list[int]):
+    "A model may write any tokens, half characters too."
+    "".join(TOKENIZER.stream(ids)).encode()
+    assert len(TOKENIZER.pieces(ids)) == len(ids)
+
+
+def test_a_file_that_is_no_tokenizer_is_refused(tmp_path):
+    (tmp_path / "t.model").write_bytes(b"not a model")
+    with pytest.raises(ValueError, match="not a SentencePiece model"):
+        Tokenizer.load(tmp_path / "t.model")
