@@ -5,8 +5,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Threads that wait leave the cores to those that compute.
+export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: lab demo test docs readme bench check-export check-clean lint pytest browser clean
+.PHONY: lab demo test docs readme bench clean
 .DELETE_ON_ERROR:
 
 lab: $(BIN)/.course
@@ -33,27 +35,12 @@ $(BIN)/.dev: $(BIN)/.course
 	touch $@
 
 # Everything that must hold, the quick checks first.
-test: lint check-export check-clean readme-check docs browser pytest
-
-lint: $(BIN)/.dev
-	$(BIN)/ruff check geminiq tests benchmarks docs setup.py
-
-check-export: $(BIN)/.dev
-	$(BIN)/python tests/check_export.py
-
-check-clean: $(BIN)/.dev
-	$(BIN)/python tests/check_clean.py
-
-.PHONY: readme-check
-readme-check: $(BIN)/.dev
+test: $(BIN)/.dev
+	$(BIN)/ruff check
 	$(BIN)/python docs/readme.py --check
-
-# A browser for the site's tests: one that is here, else one from the system's packages or from Playwright.
-browser: $(BIN)/.dev
-	$(BIN)/python tests/site/find_browser.py
-
-pytest: $(BIN)/.dev docs browser
-	$(BIN)/python -m pytest tests
+	$(BIN)/python docs/build.py --sphinx
+	$(BIN)/python tests/site/browser.py
+	$(BIN)/python -m pytest tests -n 2 --dist loadscope
 
 docs: $(BIN)/.dev
 	$(BIN)/python docs/build.py $(DOCS_FLAGS)

@@ -6,7 +6,8 @@
 __all__ = ['app', 'console', 'CheckpointOption', 'TemperatureOption', 'TopKOption', 'TopPOption', 'SeedOption', 'DeviceOption',
            'about', 'friendly', 'names', 'verify', 'train', 'generate', 'chat', 'demo']
 
-# %% ../nbs/32_cli.ipynb #9a88112e
+# %% ../nbs/32_cli.ipynb #0c0eab35
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-# %% ../nbs/32_cli.ipynb #040290a0
+# %% ../nbs/32_cli.ipynb #04e26795
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")   # read once, when PyTorch is imported
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True, force_jupyter=False)
 
@@ -53,7 +57,8 @@ def verify() -> None:
         table = Table("", "found", "to do", box=None)
         checks = check_environment()
         for check in checks:
-            table.add_row(check.name, f"[{'green' if check.ok else 'red'}]{check.found}[/]", "" if check.ok else check.remedy)
+            found = Text(check.found, style="green" if check.ok else "red")
+            table.add_row(check.name, found, Text("" if check.ok else check.remedy))
         console.print(table)
         device = get_device()
         result = self_test(device)
@@ -69,12 +74,12 @@ def train(
     config: Annotated[str | None, typer.Option(help="tiny, small, medium, large, or a YAML file (default: tiny)")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the run (default: runs/NAME of the configuration)")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
-    corpus: Annotated[str | None, typer.Option(help="pydocs, or a text file or folder (data.corpus)")] = None,
-    batch_size: Annotated[int | None, typer.Option(*names("batch_size"), help="Windows in a batch (training.batch_size)")] = None,
-    learning_rate: Annotated[float | None, typer.Option(*names("learning_rate"), help="The highest one (training.learning_rate)")] = None,
-    max_steps: Annotated[int | None, typer.Option(*names("max_steps"), help="Updates of the weights (training.max_steps)")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, split and order (training.seed)")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any key; may be repeated.")] = None,
+    corpus: Annotated[str | None, typer.Option(help="pydocs, or a text file or folder.")] = None,
+    batch_size: Annotated[int | None, typer.Option(*names("batch_size"), help="Windows in a batch.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(*names("learning_rate"), help="The highest one.")] = None,
+    max_steps: Annotated[int | None, typer.Option(*names("max_steps"), help="Updates of the weights.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, split and order.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key, such as model.d_model=256.")] = None,
 ) -> None:
     "Train a model, or go on with a run that was stopped."
     with friendly():
@@ -124,7 +129,7 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 def generate(
     checkpoint: CheckpointOption,
     prompt: Annotated[str, typer.Option(help="The beginning of the text.")] = "",
-    max_tokens: Annotated[int | None, typer.Option(*names("max_tokens"), min=1, help="How many to write at most (default: as many as fit)")] = None,
+    max_tokens: Annotated[int | None, typer.Option(*names("max_tokens"), min=1, help="At most  (default: what fits)")] = None,
     temperature: TemperatureOption = 0.8,
     top_k: TopKOption = None,
     top_p: TopPOption = None,

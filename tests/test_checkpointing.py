@@ -17,7 +17,13 @@ from geminiq.data.tokenizer import train_tokenizer
 from geminiq.models.transformer import Transformer
 from geminiq.training.optimizer import configure_optimizer
 from geminiq.utils.checkpointing import (
-    UNFINISHED, checkpoint_folder, checkpoints, keep_latest, latest_checkpoint, load_checkpoint, load_training_state,
+    UNFINISHED,
+    checkpoint_folder,
+    checkpoints,
+    keep_latest,
+    latest_checkpoint,
+    load_checkpoint,
+    load_training_state,
     save_checkpoint,
 )
 from geminiq.utils.config import Config
@@ -88,7 +94,8 @@ def command(run: Path, *more: str, steps: int = 60) -> list[str]:
     text = run.parent / "text.txt"
     text.write_text(TEXT)
     model = "vocab_size=330 d_model=48 n_layers=2 n_heads=4 context_length=16 dropout=0.1".split()
-    training = f"max_steps={steps} batch_size=4 accumulation_steps=2 eval_every=20 eval_batches=2 save_every=30 warmup_steps=5".split()
+    training = f"max_steps={steps} batch_size=4 accumulation_steps=2 warmup_steps=5".split()
+    training += "eval_every=20 eval_batches=2 save_every=30".split()
     settings = [f"model.{value}" for value in model] + [f"training.{value}" for value in training]
     changes = [part for setting in settings for part in ("--set", setting)]
     return [sys.executable, "-m", "geminiq", "train", "--corpus", str(text), "--output", str(run), *changes, *more]

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import nbformat
@@ -73,9 +74,10 @@ def test_notebooks_import_only_from_earlier_ones():
 
 
 def kinds(cell: NotebookNode) -> list[str]:
-    "What a cell shows, kind by kind, leaving out the error stream."
+    "What a cell shows, kind by kind, leaving out the error stream; text may come in several pieces."
     shown = [out for out in cell.get("outputs", []) if out.get("name") != "stderr"]
-    return [kind for out in shown for kind in sorted(out.get("data", {out.output_type: ""}))]
+    found = [kind for out in shown for kind in sorted(out.get("data", {out.output_type: ""}))]
+    return [kind for kind, _ in groupby(found)]
 
 
 def unexecuted(saved: NotebookNode, fresh: NotebookNode) -> list[str]:

@@ -36,8 +36,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_works_on_its_own(installed: Path, tmp_path: Path):
     where = run(installed / "python", "-c", "import geminiq; print(geminiq.__file__)", folder=tmp_path)
     assert str(ROOT / "geminiq") not in where
-    presets = run(installed / "python", "-c", "from geminiq.utils.config import *\nprint([load_config(n).model.d_model for n in preset_names()])",
-                  folder=tmp_path)
+    code = "from geminiq.utils.config import *; print([load_config(name).model.d_model for name in preset_names()])"
+    presets = run(installed / "python", "-c", code, folder=tmp_path)
     assert presets.strip() == "[1024, 768, 384, 192]"
     run(installed / "geminiq", "train", "--config", "tiny", *SMALL, folder=tmp_path)
     written = run(installed / "geminiq", "generate", "--checkpoint", "runs/tiny", "--prompt", "The ", folder=tmp_path)
@@ -50,8 +50,9 @@ def test_the_environment_check_says_what_is_missing(installed: Path, tmp_path: P
     assert result.returncode == 1 and 'pip install "geminiq[course]"' in result.stdout
 
 
-def test_importing_brings_in_only_what_is_needed(installed: Path, tmp_path: Path):
+def test_importing_brings_in_only_what_is_needed(tmp_path: Path):
     unwanted = "{'nbdev', 'fastcore', 'transformers', 'IPython', 'jupyter_core', 'matplotlib', 'ipywidgets'}"
     for modules in ("geminiq", "geminiq.training.trainer, geminiq.generation.chat, geminiq.cli"):
-        brought = run(sys.executable, "-c", f"import sys, {modules}; print(sorted({unwanted} & sys.modules.keys()))", folder=tmp_path)
+        code = f"import sys, {modules}; print(sorted({unwanted} & sys.modules.keys()))"
+        brought = run(sys.executable, "-c", code, folder=tmp_path)
         assert brought.strip() == "[]", modules

@@ -66,9 +66,9 @@ class Pair:
         self.reference, self.renamed = reference.double().eval(), renamed
         generator = torch.Generator().manual_seed(SEED)
         with torch.no_grad():
-            for p in reference.parameters():   # far enough from their first values that each of them counts
+            for p in reference.parameters():   # so far from 0, in norms from 1, that each number counts
                 noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
-                p.add_(noise, alpha=0.1 if p.ndim == 1 else 0.4)
+                p.copy_(p + 0.1 * noise if p.ndim == 1 else 0.4 * noise)
         self.model = Transformer(config).double().eval()
         self.model.load_state_dict(renamed(reference.state_dict()))
 
@@ -190,7 +190,7 @@ def agree(ours: Tensor, theirs: Tensor) -> None:
 
 
 def same_tokens(pair: Pair, tokens: Tensor, key_mask: Tensor | None, n_new: int) -> None:
-    """Both continue the prompts with the same tokens."""
+    """Both continue the prompts with the same tokens; transformers compares logits in float32."""
     seen = torch.ones_like(tokens) if key_mask is None else key_mask.long()
     theirs = pair.reference.generate(tokens, attention_mask=seen, do_sample=False, max_new_tokens=n_new,
                                      pad_token_id=0)

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['LayerKVCache', 'KVCache']
 
-# %% ../../nbs/20_cache.ipynb #89f345fe
-import torch
+# %% ../../nbs/20_cache.ipynb #8bb1dbe5
 from torch import Tensor
 
 # %% ../../nbs/20_cache.ipynb #70c565c0

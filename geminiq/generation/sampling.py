@@ -55,7 +55,8 @@ class Sampling:
 
     def __post_init__(self):
         if not 0 <= self.temperature < float("inf"):
-            raise UserError(f"temperature {self.temperature}: use 0 for the likeliest token, or a positive number, mostly 0.5 to 1.2")
+            raise UserError(f"temperature {self.temperature}: use 0 for the likeliest token, "
+                            f"or a positive number, mostly 0.5 to 1.2")
         if self.top_k is not None and self.top_k < 1:
             raise UserError(f"top_k {self.top_k}: keep at least 1 token, or leave it out")
         if self.top_p is not None and not 0 < self.top_p <= 1:

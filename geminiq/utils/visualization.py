@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['Picture', 'plot_loss', 'plot_attention', 'plot_attention_heads']
 
-# %% ../../nbs/01_visualization.ipynb #099d12ab
+# %% ../../nbs/01_visualization.ipynb #f049610c
 import io
 from collections.abc import Sequence
 
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage

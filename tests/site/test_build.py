@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-import build
 import pytest
 import readme
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+import build
 
 SIDEBAR = """website:
   sidebar:
