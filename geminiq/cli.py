@@ -79,7 +79,7 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(*names("learning_rate"), help="The highest one.")] = None,
     max_steps: Annotated[int | None, typer.Option(*names("max_steps"), help="Updates of the weights.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, split and order.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key, such as model.d_model=256.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key, such as model.d_ff=64.")] = None,
 ) -> None:
     "Train a model, or go on with a run that was stopped."
     with friendly():
