@@ -6,8 +6,10 @@
 __all__ = ['app', 'console', 'CheckpointOption', 'TemperatureOption', 'TopKOption', 'TopPOption', 'SeedOption', 'DeviceOption',
            'about', 'friendly', 'names', 'verify', 'train', 'generate', 'chat', 'demo']
 
-# %% ../nbs/32_cli.ipynb #0c0eab35
+# %% ../nbs/32_cli.ipynb #880596cb
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +44,12 @@ def friendly() -> Iterator[None]:
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def _program() -> str:
+    "How this program was called, so that it can be typed again."
+    called = sys.argv[0]
+    return called if Path(called).stem == "geminiq" and shutil.which("geminiq") != called else "geminiq"
 
 # %% ../nbs/32_cli.ipynb #05b929c0
 def names(option: str) -> tuple[str, str]:  # both spellings
@@ -109,7 +117,7 @@ def _run_training(trainer: Any) -> None:
         trainer.train()
     except KeyboardInterrupt:
         typer.echo(f"stopped and saved at step {trainer.step}; go on with: "
-                   f"geminiq train --resume --output {trainer.run}", err=True)
+                   f"{_program()} train --resume --output {trainer.run}", err=True)
         raise
     (trainer.run / "loss.png").write_bytes(plot_loss(trainer.history).png())
     first = next(entry["val_loss"] for entry in trainer.history if "val_loss" in entry)
@@ -219,6 +227,9 @@ def demo(
         from geminiq.training.trainer import Trainer
         from geminiq.utils.checkpointing import checkpoints
         from geminiq.utils.config import load_config
+        from geminiq.utils.device import check_environment
+        here = ", ".join(f"{check.name} {check.found}" for check in check_environment() if check.ok)
+        console.print(f"[bold]Environment[/]\n{here}\n")
         if checkpoints(output):
             console.print(f"[bold]Going on with the run in {output}[/]")
             trainer = Trainer.resume(output, load_config(config))
@@ -232,7 +243,7 @@ def demo(
             _run_training(trainer)
         console.print("\n[bold]What the trained model writes[/]")
         _show_samples(trainer)
-        console.print(f"[bold]More:[/] geminiq generate --checkpoint {output} --prompt \"The \"\n")
+        console.print(f"[bold]More:[/] {_program()} generate --checkpoint {output} --prompt \"The \"\n")
         if chat:
             _talk(Conversation(trainer.model, trainer.data.tokenizer))
 
