@@ -38,12 +38,12 @@ $(BIN)/.dev: $(BIN)/.course
 test: $(BIN)/.dev
 	$(BIN)/ruff check
 	$(BIN)/python docs/readme.py --check
-	$(BIN)/python docs/build.py --sphinx
+	$(BIN)/python docs/build_site.py --sphinx
 	$(BIN)/python tests/site/browser.py
 	$(BIN)/python -m pytest tests -n 2 --dist loadscope
 
 docs: $(BIN)/.dev
-	$(BIN)/python docs/build.py $(DOCS_FLAGS)
+	$(BIN)/python docs/build_site.py $(DOCS_FLAGS)
 
 readme: $(BIN)/.dev
 	$(BIN)/python docs/readme.py

@@ -1,4 +1,4 @@
-"""How Sphinx shows the notebooks; docs/build.py writes them, ready to read, to build/site."""
+"""How Sphinx shows the notebooks; docs/build_site.py writes them, ready to read, to build/site."""
 
 import sys
 from configparser import ConfigParser

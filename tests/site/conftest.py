@@ -11,8 +11,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from browser import find
 from playwright.sync_api import sync_playwright
+
+from browser import find
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
@@ -51,7 +52,7 @@ def site() -> Path:
     "The built site: built now if it is older than what it is made from."
     built = ROOT / "_docs" / "index.html"
     if not built.exists() or built.stat().st_mtime < max(path.stat().st_mtime for path in sources()):
-        subprocess.run([sys.executable, ROOT / "docs" / "build.py", "--sphinx"], check=True)
+        subprocess.run([sys.executable, ROOT / "docs" / "build_site.py", "--sphinx"], check=True)
     return built.parent
 
 

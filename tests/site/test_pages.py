@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from conftest import ROOT, served
 from page_checks import PHONE, link_problems, page_problems
 

@@ -2,6 +2,7 @@
 
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, new_raw_cell
+
 from reader import Site, documented, markdown, read, slug
 
 PAGES = {"index.ipynb": "index", "00_start.ipynb": "start", "museum/07_attention.ipynb": "museum/attention"}

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-import readme
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-import build
+import build_site
+import readme
 
 SIDEBAR = """website:
   sidebar:
@@ -24,32 +24,32 @@ def course(tmp_path: Path, monkeypatch) -> Path:
     for name in "index", "00_start":
         (tmp_path / "nbs" / f"{name}.ipynb").parent.mkdir(exist_ok=True)
         (tmp_path / "nbs" / f"{name}.ipynb").touch()
-    monkeypatch.setattr(build, "ROOT", tmp_path)
-    monkeypatch.setattr(build, "NOTEBOOKS", tmp_path / "nbs")
+    monkeypatch.setattr(build_site, "ROOT", tmp_path)
+    monkeypatch.setattr(build_site, "NOTEBOOKS", tmp_path / "nbs")
     return tmp_path
 
 
 def test_the_sidebar_has_sections(course: Path):
-    build.check_sidebar()
-    assert build.sidebar() == [("", ["index.ipynb"]), ("1 · First", ["00_start.ipynb"])]
+    build_site.check_sidebar()
+    assert build_site.sidebar() == [("", ["index.ipynb"]), ("1 · First", ["00_start.ipynb"])]
 
 
 def test_a_notebook_outside_the_sidebar_stops_the_build(course: Path):
     (course / "nbs" / "museum").mkdir()
     (course / "nbs" / "museum" / "01_more.ipynb").touch()
     with pytest.raises(SystemExit, match=r"nbs/museum/01_more\.ipynb is not in the sidebar"):
-        build.check_sidebar()
+        build_site.check_sidebar()
 
 
 def test_a_sidebar_entry_without_a_notebook_stops_the_build(course: Path):
     (course / "nbs" / "00_start.ipynb").unlink()
     with pytest.raises(SystemExit, match=r"names 00_start\.ipynb, which is not in nbs"):
-        build.check_sidebar()
+        build_site.check_sidebar()
 
 
 def test_the_front_page_stands_in_its_own_sidebar():
     pages = {"index.ipynb": "index", "00_start.ipynb": "start"}
-    assert build.toctree("", list(pages), pages).splitlines()[-3:] == ["self", "start", "```"]
+    assert build_site.toctree("", list(pages), pages).splitlines()[-3:] == ["self", "start", "```"]
 
 
 def test_a_readme_from_a_notebook():

@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import yaml
 from nbformat.v4 import new_markdown_cell
+
 from reader import Site, documented, front_matter, read
 
 ROOT = Path(__file__).parents[1]
