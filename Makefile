@@ -22,16 +22,18 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"geminiq needs Python 3.11 or newer, this is {sys.version.split()[0]}: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv .venv
 
+INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+
 $(BIN)/.package: settings.ini setup.py constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(INSTALL) .
 	touch $@
 
 $(BIN)/.course: $(BIN)/.package
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[course]'
+	$(INSTALL) '.[course]'
 	touch $@
 
 $(BIN)/.dev: $(BIN)/.course
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) '.[dev]'
 	touch $@
 
 # Everything that must hold, the quick checks first.

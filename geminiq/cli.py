@@ -108,6 +108,7 @@ def train(
 
 def _run_training(trainer: Any) -> None:
     "Train with a summary before and after; on Ctrl-C say how to go on."
+    from geminiq.utils.checkpointing import checkpoints
     from geminiq.utils.visualization import plot_loss
     settings = trainer.config.training
     console.print(f"{trainer.model.num_parameters() / 1e6:.1f} million parameters on {trainer.device}, products in "
@@ -116,8 +117,9 @@ def _run_training(trainer: Any) -> None:
     try:
         trainer.train()
     except KeyboardInterrupt:
-        typer.echo(f"stopped and saved at step {trainer.step}; go on with: "
-                   f"{_program()} train --resume --output {trainer.run}", err=True)
+        if saved := checkpoints(trainer.run):
+            typer.echo(f"stopped and saved at step {int(saved[-1].name.removeprefix('step-'))}; go on with: "
+                       f"{_program()} train --resume --output {trainer.run}", err=True)
         raise
     (trainer.run / "loss.png").write_bytes(plot_loss(trainer.history).png())
     first = next(entry["val_loss"] for entry in trainer.history if "val_loss" in entry)

@@ -158,14 +158,14 @@ class Trainer:
     def train(self) -> list[dict]:
         "Train up to `max_steps`; Ctrl-C saves, then raises `KeyboardInterrupt`. Returns the history."
         settings = self.config.training
-        self._claim_folder()
         batches = iter(train_loader(self.data.train, settings.batch_size, settings.seed,
                                     start=self.step * settings.accumulation_steps))
-        if not self.history:
-            self.history.append({"step": 0, "val_loss": self.evaluate()})
+        self._claim_folder()
         self.model.train()
         with stop_requests() as stop, tqdm(total=settings.max_steps, initial=self.step, unit="step",
                                            disable=not self.progress) as bar, self._own_randomness():
+            if not self.history:
+                self.history.append({"step": 0, "val_loss": self.evaluate()})
             while self.step < settings.max_steps and not stop.is_set():
                 entry = self.train_step(list(islice(batches, settings.accumulation_steps)))
                 if self.step % settings.eval_every == 0 or self.step == settings.max_steps:
@@ -231,6 +231,8 @@ class Trainer:
                ) -> "Trainer":
         "A trainer that goes on from the latest checkpoint as if it had never stopped."
         folder = latest_checkpoint(run)
+        if (latest := latest_checkpoint(folder.parent)) != folder:
+            raise UserError(f"{folder} is not the latest of its run, {latest} is: resume that, or remove it first")
         checkpoint = load_checkpoint(folder)
         config = config or checkpoint.config
         if different := _differences(checkpoint.config, config):
