@@ -114,11 +114,16 @@ def toctree(title: str, names: list[str], pages: dict[str, str]) -> str:
 
 
 def sphinx() -> int:
-    "Build the pages; every warning is an error."
+    "Build the pages, every warning an error; only what was built without one becomes the site."
     from sphinx.cmd.build import main
-    shutil.rmtree(SITE, ignore_errors=True)
+    built = ROOT / "build" / "html"
+    shutil.rmtree(built, ignore_errors=True)
     strict = ["-W", "--keep-going", "-q", "-E"]
-    return main([*strict, "-c", "docs", "-d", "build/doctrees", str(PAGES), str(SITE)])
+    failed = main([*strict, "-c", "docs", "-d", "build/doctrees", str(PAGES), str(built)])
+    if not failed:
+        shutil.rmtree(SITE, ignore_errors=True)
+        built.rename(SITE)
+    return failed
 
 
 def main() -> int:
