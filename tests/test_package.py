@@ -4,9 +4,12 @@ import os
 import subprocess
 import sys
 import venv
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--set", "model.vocab_size=500", "--set", "model.d_model=24", "--set", "model.n_layers=1", "--set", "model.n_heads=2",
@@ -56,3 +59,14 @@ def test_importing_brings_in_only_what_is_needed(tmp_path: Path):
         code = f"import sys, {modules}; print(sorted({unwanted} & sys.modules.keys()))"
         brought = run(sys.executable, "-c", code, folder=tmp_path)
         assert brought.strip() == "[]", modules
+
+
+def test_every_requirement_is_pinned_to_a_version_it_allows():
+    settings = ConfigParser(delimiters=["="])
+    settings.read(ROOT / "settings.ini")
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
+    pinned = {canonicalize_name(name): version for name, version in pinned.items()}
+    keys = ("requirements", "course_requirements", "dev_requirements")
+    for requirement in map(Requirement, " ".join(settings["DEFAULT"][key] for key in keys).split()):
+        version = pinned.get(canonicalize_name(requirement.name))
+        assert version and requirement.specifier.contains(version), requirement
