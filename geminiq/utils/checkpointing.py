@@ -140,7 +140,7 @@ def load_training_state(path: str | Path, model: nn.Module, optimizer: torch.opt
     for name, tensor in _load_tensors(folder / "training.safetensors", "cpu").items():
         key, _, parameter = name.partition(" ")
         p = parameters[parameter]
-        optimizer.state[p][key] = tensor if tensor.ndim == 0 and not p.is_cuda else tensor.to(p.device)
+        optimizer.state[p][key] = tensor.to(p.device)
     return json.loads((folder / "training.json").read_text(encoding="utf-8"))
 
 
@@ -159,7 +159,7 @@ def verify_checkpoint(folder: Path) -> None:
     "Raise `UserError` unless every file is as it was when it was written."
     lines = (folder / "SHA256SUMS").read_text(encoding="utf-8", errors="replace").splitlines()
     digests = {Path(name).name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    for name in [*NEEDED, *digests]:
+    for name in sorted({*NEEDED, *digests}):   # each file is read once
         file = folder / name
         if not file.is_file() or name not in digests:
             raise UserError(f"{folder} is incomplete: {name} or its fingerprint is missing; use another checkpoint")
