@@ -1,5 +1,6 @@
 # make lab    the course in JupyterLab          make demo   the same job in a terminal
 # make test   everything that must hold         make docs   the site, in _docs/
+# make report what each lesson has and lacks    make bench  how fast it is, next to others
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -8,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Threads that wait leave the cores to those that compute.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: lab demo test docs readme bench clean
+.PHONY: lab demo test docs readme report bench clean
 .DELETE_ON_ERROR:
 
 lab: $(BIN)/.course
@@ -49,6 +50,9 @@ docs: $(BIN)/.dev
 
 readme: $(BIN)/.dev
 	$(BIN)/python docs/readme.py
+
+report: $(BIN)/.dev
+	$(BIN)/python docs/report.py --run
 
 bench: $(BIN)/.dev
 	$(BIN)/python benchmarks/imports.py

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'console', 'CheckpointOption', 'TemperatureOption', 'TopKOption', 'TopPOption', 'SeedOption', 'DeviceOption',
-           'about', 'friendly', 'names', 'verify', 'train', 'generate', 'chat', 'demo']
+           'names', 'verify', 'train', 'generate', 'chat', 'demo']
 
 # %% ../nbs/32_cli.ipynb #880596cb
 import os
@@ -28,13 +28,13 @@ console = Console(highlight=False, soft_wrap=True, force_jupyter=False)
 
 
 @app.callback()
-def about() -> None:
+def _about() -> None:
     "Build, train and talk to a transformer you can read."
 
 
 
 @contextmanager
-def friendly() -> Iterator[None]:
+def _friendly() -> Iterator[None]:
     "Turn mistakes of the user into one line and exit code 2, Ctrl-C into exit code 130."
     from geminiq.utils.device import UserError
     try:
@@ -60,7 +60,7 @@ def names(option: str) -> tuple[str, str]:  # both spellings
 @app.command()
 def verify() -> None:
     "Check versions and devices, and compute something whose answer is known."
-    with friendly():
+    with _friendly():
         from geminiq.utils.device import check_environment, get_device, self_test
         table = Table("", "found", "to do", box=None)
         checks = check_environment()
@@ -90,7 +90,7 @@ def train(
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key, such as model.d_ff=64.")] = None,
 ) -> None:
     "Train a model, or go on with a run that was stopped."
-    with friendly():
+    with _friendly():
         from geminiq.training.trainer import Trainer
         from geminiq.utils.checkpointing import latest_checkpoint
         from geminiq.utils.config import load_config
@@ -147,7 +147,7 @@ def generate(
     device: DeviceOption = "auto",
 ) -> None:
     "Continue a prompt."
-    with friendly():
+    with _friendly():
         from geminiq.generation.generate import stream_text
         from geminiq.generation.sampling import Sampling
         from geminiq.utils.device import make_generator
@@ -172,7 +172,7 @@ def chat(
     device: DeviceOption = "auto",
 ) -> None:
     "Write a text in turns with the model."
-    with friendly():
+    with _friendly():
         from geminiq.generation.chat import Conversation
         from geminiq.generation.sampling import Sampling
         from geminiq.utils.device import make_generator
@@ -224,7 +224,7 @@ def demo(
     config: Annotated[str, typer.Option(help="tiny, small, medium, large, or a YAML file.")] = "tiny",
 ) -> None:
     "Train the tiny model on Python's own manual, see it write, and talk to it."
-    with friendly():
+    with _friendly():
         from geminiq.generation.chat import Conversation
         from geminiq.training.trainer import Trainer
         from geminiq.utils.checkpointing import checkpoints

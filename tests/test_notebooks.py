@@ -13,6 +13,8 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from report import FACTOR, measured_seconds, time_problem
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 SCRIPTS = Path(sys.executable).parent
@@ -61,16 +63,22 @@ def test_notebooks_are_clean(copy: Path):
     assert not unclean, "run nbdev_clean"
 
 
-def test_notebooks_import_only_from_earlier_ones():
-    module_of = {}
-    for path in (path for path in NOTEBOOKS if path.name[:2].isdigit()):
-        number = int(path.name[:2])
-        for cell in nbformat.read(path, 4).cells:
-            for line in cell.source.splitlines():
-                if line.startswith("#| default_exp"):
-                    module_of["geminiq." + line.split()[-1]] = number
-                elif cell.cell_type == "code" and line.startswith("from geminiq."):
-                    assert module_of[line.split()[1]] <= number, f"{path.name}: {line}"
+def imports(path: Path) -> list[tuple[str, bool]]:
+    "The modules of the package that a notebook's cells import, and whether the cell is exported."
+    return [(line.split()[1], cell.source.startswith("#| export")) for cell in nbformat.read(path, 4).cells
+            for line in cell.source.splitlines() if cell.cell_type == "code" and line.startswith("from geminiq.")]
+
+
+def test_lessons_import_only_from_earlier_ones():
+    lessons = [path for path in NOTEBOOKS if path.parent.name == "nbs" and path.name[:2].isdigit()]
+    number_of = {"geminiq." + line.split()[-1]: int(path.name[:2]) for path in lessons for cell in nbformat.read(path, 4).cells
+                 for line in cell.source.splitlines() if line.startswith("#| default_exp")}
+    for path in lessons:
+        for module, exported in imports(path):
+            if module.startswith("geminiq.course."):
+                assert not exported, f"{path.name} exports a cell that needs {module}: exercises are for the reader"
+            else:
+                assert number_of[module] <= int(path.name[:2]), f"{path.name} imports the later {module}"
 
 
 def kinds(cell: NotebookNode) -> list[str]:
@@ -94,7 +102,7 @@ def run(notebook: NotebookNode, folder: Path) -> NotebookNode:
     return NotebookClient(fresh, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.relative_to(ROOT / "nbs").as_posix())
 def test_lesson_runs_and_was_saved_executed(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONWARNINGS", "ignore::DeprecationWarning")
@@ -104,6 +112,9 @@ def test_lesson_runs_and_was_saved_executed(path: Path, monkeypatch: pytest.Monk
     assert not stale, "these cells were not executed before saving, or show something else now:\n" + "\n--\n".join(stale)
     loud = [out.text for cell in fresh.cells for out in cell.get("outputs", []) if out.get("name") == "stderr"]
     assert not loud, loud
+    crowd = max(2, os.getloadavg()[0] / os.cpu_count())   # the tests run side by side, and so it all takes longer
+    wrong = time_problem(saved, measured_seconds(fresh), FACTOR * crowd)
+    assert not wrong, wrong
 
 
 def test_an_unexecuted_cell_is_noticed(tmp_path: Path):

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNFINISHED', 'NEEDED', 'new_folder', 'remove_folder', 'save_checkpoint', 'Checkpoint', 'load_checkpoint',
-           'load_training_state', 'verify_checkpoint', 'checkpoint_folder', 'checkpoints', 'latest_checkpoint',
-           'keep_latest']
+           'load_training_state', 'checkpoint_folder', 'checkpoints', 'latest_checkpoint', 'keep_latest']
 
 # %% ../../nbs/15_checkpointing.ipynb #f30f069e
 import hashlib
@@ -114,7 +113,7 @@ def load_checkpoint(path: str | Path,                             # a checkpoint
                     ) -> Checkpoint:
     "Read a checkpoint; raises `UserError` if it is missing, damaged or edited."
     folder = latest_checkpoint(path)
-    verify_checkpoint(folder)
+    _verify(folder)
     config = load_config(folder / "config.yaml")
     tensors = _load_tensors(folder / "model.safetensors", device)
     with torch.device("meta"):            # shapes without memory: the weights come from the file
@@ -155,7 +154,7 @@ def _load_tensors(file: Path, device: torch.device | str) -> dict[str, Tensor]:
 NEEDED = ("model.safetensors", "config.yaml", "tokenizer.model")
 
 
-def verify_checkpoint(folder: Path) -> None:
+def _verify(folder: Path) -> None:
     "Raise `UserError` unless every file is as it was when it was written."
     lines = (folder / "SHA256SUMS").read_text(encoding="utf-8", errors="replace").splitlines()
     digests = {Path(name).name: digest for digest, _, name in (line.partition("  ") for line in lines)}
