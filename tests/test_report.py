@@ -1,5 +1,6 @@
 """The report on the notebooks: each limit broken by one small notebook and kept by another; and the course keeps them all."""
 
+import sys
 from pathlib import Path
 
 import pytest
