@@ -61,6 +61,7 @@ def test_notebooks_are_clean(copy: Path):
     unclean = [file for file in files(copy / "nbs", ".ipynb")
                if not filecmp.cmp(copy / "nbs" / file, ROOT / "nbs" / file, shallow=False)]
     assert not unclean, "run nbdev_clean"
+    assert not [path for path in NOTEBOOKS if "widgets" in nbformat.read(path, 4).metadata], "run docs/execute.py"
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:

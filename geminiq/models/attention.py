@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .embeddings import Registry, rotate
+from .embeddings import Registry, Rotation, distance_bias, key_positions, rotate
 from ..utils.device import UserError
 
 # %% ../../nbs/07_attention.ipynb #c547ee38
@@ -30,9 +30,12 @@ def causal_mask(n_queries: int,  # T
 def attention_weights(query: Tensor,               # (B, H, T, E)
                       key: Tensor,                 # (B, H, S, E)
                       mask: Tensor | None = None,  # bool, broadcasts to (B, H, T, S); True: may look
+                      bias: Tensor | None = None,  # added to the scores, broadcasts to (B, H, T, S)
                       ) -> Tensor:                 # (B, H, T, S)
     "softmax(QKᵀ/√E): how much each query takes from each key."
     scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
+    if bias is not None:
+        scores = scores + bias
     if mask is None:
         return torch.softmax(scores, dim=-1)
     weights = torch.softmax(scores.masked_fill(~mask, torch.finfo(scores.dtype).min), dim=-1)
@@ -63,20 +66,22 @@ def scaled_dot_product_attention(query: Tensor,                # (B, H, T, E)
                                  causal: bool = False,         # the last query sees all keys, each earlier one less
                                  dropout: float = 0.0,         # probability of dropping a weight
                                  return_weights: bool = False, # also return the weights (B, H, T, S)
+                                 bias: Tensor | None = None,   # added to the scores, broadcasts to (B, H, T, S)
                                  ) -> Tensor | tuple[Tensor, Tensor]:  # (B, H, T, E)
     "softmax(QKᵀ/√E) V; a query that may look nowhere gets zeros (Vaswani et al. 2017, equation 1)."
     check_shapes(query, key, value, mask)
     n_queries, n_keys = query.shape[2], key.shape[2]
-    built_in = causal and mask is None and n_queries == n_keys and not return_weights   # the fused kernel's own mask
+    built_in = causal and mask is bias is None and n_queries == n_keys and not return_weights   # the kernel's own mask
     if causal and n_queries > 1 and not built_in:
         past = causal_mask(n_queries, n_keys, query.device)
         mask = past if mask is None else mask & past
     if not return_weights:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=built_in, dropout_p=dropout,
+        table = bias if mask is None else mask if bias is None else bias.masked_fill(~mask, -torch.inf)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=table, is_causal=built_in, dropout_p=dropout,
                                               enable_gqa=query.shape[1] != key.shape[1])
     group = query.shape[1] // key.shape[1]                            # query heads per key head
     key, value = (x.repeat_interleave(group, dim=1) for x in (key, value))
-    weights = attention_weights(query, key, mask)
+    weights = attention_weights(query, key, mask, bias)
     return F.dropout(weights, dropout) @ value, weights
 
 # %% ../../nbs/07_attention.ipynb #9339b9d2
@@ -128,10 +133,11 @@ class MultiHeadAttention(nn.Module):
                mask: Tensor | None = None,    # bool, broadcasts to (B, H, T, S); True: may look
                causal: bool = False,          # nobody looks at later positions
                return_weights: bool = False,  # also return the weights (B, H, T, S)
+               bias: Tensor | None = None,    # added to the scores, broadcasts to (B, H, T, S)
                ) -> Tensor | tuple[Tensor, Tensor]:  # (B, T, D)
         "Attention in every head, then the heads side by side, mixed by the output map."
         dropout = self.dropout if self.training else 0.0
-        mixed = scaled_dot_product_attention(query, key, value, mask, causal, dropout, return_weights)
+        mixed = scaled_dot_product_attention(query, key, value, mask, causal, dropout, return_weights, bias)
         heads, weights = mixed if return_weights else (mixed, None)
         output = self.output(heads.transpose(1, 2).flatten(-2))   # (B, H, T, E) -> (B, T, H·E) -> (B, T, D)
         return (output, weights) if return_weights else output
@@ -157,18 +163,23 @@ class CausalSelfAttention(MultiHeadAttention):
 
     def forward(self,
                 x: Tensor,                                       # (B, T, D)
-                rotation: tuple[Tensor, Tensor] | None = None,   # turns queries and keys, see `rotate`
-                key_mask: Tensor | None = None,                  # (B, S) bool, True: a token, False: padding
-                cache: LayerCache | None = None,                 # keys and values of earlier positions
-                return_weights: bool = False,                    # also return the weights (B, H, T, S)
-                ) -> Tensor | tuple[Tensor, Tensor]:             # (B, T, D)
+                rotation: Rotation | None = None,     # turns queries and keys, see `rotate`
+                key_mask: Tensor | None = None,       # (B, S) bool, True: a token, False: padding
+                cache: LayerCache | None = None,      # keys and values of earlier positions
+                return_weights: bool = False,         # also return the weights (B, H, T, S)
+                slopes: Tensor | None = None,         # (H,) price of distance, see `ALiBi`
+                ) -> Tensor | tuple[Tensor, Tensor]:  # (B, T, D)
         query, key, value = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
         if cache is not None:
             key, value = cache.append(key, value)
         mask = None if key_mask is None else key_mask[:, None, None, :]   # (B, 1, 1, S)
-        return self.attend(query, key, value, mask, causal=True, return_weights=return_weights)
+        bias = None
+        if slopes is not None:
+            positions = key_positions(key.shape[2], key_mask, x.device)   # (B or 1, S), of which the last T ask
+            bias = distance_bias(slopes, positions[:, -x.shape[1]:], positions, x.dtype)
+        return self.attend(query, key, value, mask, causal=True, return_weights=return_weights, bias=bias)
 
 # %% ../../nbs/07_attention.ipynb #9fbfaf42
 class CrossAttention(MultiHeadAttention):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import LayerCache
-from .embeddings import POSITIONS, TokenEmbedding
+from .embeddings import POSITIONS, TokenEmbedding, key_positions
 from .transformer_block import NORMS, TransformerBlock
 from ..utils.config import ModelConfig
 from ..utils.device import make_generator
@@ -57,8 +57,8 @@ class Transformer(nn.Module):
         rotation = self.position.rotation(positions, x.dtype)
         weights = []
         for layer, block in enumerate(self.blocks):
-            x = block(x, rotation=rotation, key_mask=key_mask, cache=None if cache is None else cache[layer],
-                      return_weights=return_weights)
+            x = block(x, rotation=rotation, slopes=self.position.slopes(), key_mask=key_mask,
+                      cache=None if cache is None else cache[layer], return_weights=return_weights)
             if return_weights:
                 x, layer_weights = x
                 weights.append(layer_weights)
@@ -69,12 +69,10 @@ class Transformer(nn.Module):
         "Where each token stands: padding does not count."
         past = 0 if cache is None else cache.length
         total = past + tokens.shape[1]
-        if key_mask is None:
-            return torch.arange(past, total, device=tokens.device)[None]
-        if key_mask.shape != (len(tokens), total):
+        if key_mask is not None and key_mask.shape != (len(tokens), total):
             raise ValueError(f"key_mask is {tuple(key_mask.shape)}, it must be {(len(tokens), total)}: "
                              f"{past} cached and {tokens.shape[1]} new positions in {len(tokens)} rows")
-        return (key_mask.cumsum(-1) - 1).clamp(min=0)[:, past:]
+        return key_positions(total, key_mask, tokens.device)[:, past:]
 
     def forward(self, tokens: Tensor, key_mask: Tensor | None = None, cache: ModelCache | None = None,
                 return_weights: bool = False) -> Tensor | tuple[Tensor, Tensor]:   # logits (B, T, V)

@@ -84,6 +84,7 @@ def plot_attention(weights: Tensor,                       # (T, S): each row sum
     queries = tokens if queries is None else queries
     if weights.shape != (len(queries), len(tokens)):
         raise ValueError(f"weights of shape {tuple(weights.shape)} do not fit {len(queries)} queries and {len(tokens)} tokens")
+    tokens, queries = ([_visible(token) for token in names] for names in (tokens, queries))
     strongest = [f"{q} to {tokens[row.argmax()]} ({row.max():.2f})" for q, row in zip(queries, weights, strict=True)]
     more = f" and {len(strongest) - 10} more" if len(strongest) > 10 else ""
     cell = min(0.3, 10 / len(tokens))  # inches
@@ -92,8 +93,8 @@ def plot_attention(weights: Tensor,                       # (T, S): each row sum
     ax = picture.subplots()
     image = _heatmap(ax, weights)
     label = {"fontsize": min(10, 60 * cell), "parse_math": False}  # a token may hold a dollar sign
-    ax.set_xticks(range(len(tokens)), [_visible(token) for token in tokens], rotation=90, **label)
-    ax.set_yticks(range(len(queries)), [_visible(token) for token in queries], **label)
+    ax.set_xticks(range(len(tokens)), tokens, rotation=90, **label)
+    ax.set_yticks(range(len(queries)), queries, **label)
     ax.set(xlabel="looked at", ylabel="looks", title=title)
     picture.colorbar(image, ax=ax, shrink=0.8)
     return picture
@@ -101,7 +102,7 @@ def plot_attention(weights: Tensor,                       # (T, S): each row sum
 
 def _heatmap(ax: Axes, weights: Tensor) -> AxesImage:
     "Weights between 0 (white) and 1 (dark)."
-    return ax.imshow(weights.detach().float().cpu(), cmap="Blues", vmin=0, vmax=1)
+    return ax.imshow(weights.detach().float().cpu().numpy(), cmap="Blues", vmin=0, vmax=1)
 
 
 def _visible(token: str) -> str:
@@ -119,7 +120,7 @@ def plot_attention_heads(weights: Tensor,        # (L, H, T, S): layers, heads, 
     n_layers, n_heads, T, S = weights.shape
     side = min(1.2, 9 / n_heads)  # of a map, in inches
     picture = Picture(f"{title or 'Attention'}: {n_layers} × {n_heads} maps, layers × heads, over the tokens "
-                      f"{' '.join(tokens)}.", size=(side * n_heads + 0.7, side * n_layers * T / S + 0.7))
+                      f"{' '.join(map(_visible, tokens))}.", size=(side * n_heads + 0.7, side * n_layers * T / S + 0.7))
     gap = 1 + S // 16  # one image of all maps, with gaps between: far quicker than many axes
     maps = pad(weights.float(), (0, gap, 0, gap), value=float("nan"))
     ax = picture.subplots()
@@ -195,6 +196,7 @@ class AttentionExplorable(Explorable):
 
     @traitlets.validate("layer", "head", "query")
     def _exists(self, proposal: dict) -> int:
+        "Refuse a layer, head or query that is not there."
         name, value = proposal["trait"].name, proposal["value"]
         count = self.shape[["layer", "head", "query"].index(name)]
         if not 0 <= value < count:
@@ -208,8 +210,9 @@ def explore_attention(weights: Tensor,                       # (L, H, T, S), (H,
                       title: str = "",
                       ) -> AttentionExplorable:
     "Attention to explore, head by head and token by token."
-    lookers = tokens if queries is None else queries
-    if not 2 <= weights.ndim <= 4 or weights.shape[-2:] != (len(lookers), len(tokens)):
+    tokens, queries = ([_visible(token) for token in names or []] for names in (tokens, queries))
+    lookers = queries or tokens
+    if not 2 <= weights.ndim <= 4 or weights.shape[-2:] != (len(lookers), len(tokens)) or weights.numel() == 0:
         raise ValueError(f"weights of shape {tuple(weights.shape)} do not fit {len(lookers)} queries and {len(tokens)} tokens")
     weights = weights.detach().float().cpu()[(None,) * (4 - weights.ndim)]   # (L, H, T, S)
     if not (weights.min() >= 0 and weights.max() < 1.005):
@@ -219,18 +222,17 @@ def explore_attention(weights: Tensor,                       # (L, H, T, S), (H,
     percent = (100 * weights).round().to(torch.uint8)
     packed = percent[..., *torch.tril_indices(T, S)] if causal else percent
     one = L * H == 1
-    still = plot_attention(weights[0, 0], tokens, queries, title) if one else plot_attention_heads(weights, tokens, title)
+    still = plot_attention(weights[0, 0], tokens, lookers, title) if one else plot_attention_heads(weights, tokens, title)
     table = [["looks", "at" if one else "at, in layer 0, head 0"],
-             *([_visible(looker), _strongest(row, tokens)] for looker, row in zip(lookers, percent[0, 0], strict=True))]
-    return AttentionExplorable(still, table, title=title, tokens=[_visible(token) for token in tokens],
-                               queries=[_visible(token) for token in queries or []], shape=[L, H, T, S], causal=bool(causal),
-                               packed=b64encode(packed.numpy().tobytes()).decode(), query=T - 1)
+             *([looker, _strongest(row, tokens)] for looker, row in zip(lookers, percent[0, 0], strict=True))]
+    return AttentionExplorable(still, table, title=title, tokens=tokens, queries=queries, shape=[L, H, T, S],
+                               causal=bool(causal), packed=b64encode(packed.numpy().tobytes()).decode(), query=T - 1)
 
 
 def _strongest(row: Tensor, tokens: Sequence[str]) -> str:
     "The three largest percentages of a row, in words."
     values, keys = row.sort(descending=True, stable=True)
-    found = [f"{_visible(tokens[key])} {value}%" for value, key in zip(values[:3], keys, strict=False) if value > 0]
+    found = [f"{tokens[key]} {value}%" for value, key in zip(values[:3], keys, strict=False) if value > 0]
     return ", ".join(found) or "nothing"
 
 # %% ../../nbs/01_visualization.ipynb #dd626d7b
@@ -246,6 +248,7 @@ class MaskExplorable(Explorable):
 
     @traitlets.validate("mask", "query")
     def _exists(self, proposal: dict) -> str | int:
+        "Refuse a mask or query that is not there."
         name, value = proposal["trait"].name, proposal["value"]
         known = self.names if name == "mask" else range(len(self.masks[0]))
         if value not in known:
@@ -261,19 +264,19 @@ def explore_mask(masks: Tensor | dict[str, Tensor],  # (T, S), true: may look; o
     masks = masks if isinstance(masks, dict) else {"mask": masks}
     if not masks:
         raise ValueError("no mask to explore")
+    T, S = len(next(iter(masks.values()))), len(tokens)
     shapes = {tuple(mask.shape) for mask in masks.values()}
-    T = min(min(shapes), default=0)
-    if shapes != {(T, len(tokens))} or T == 0:
-        raise ValueError(f"masks of shape {', '.join(map(str, sorted(shapes)))} do not fit {len(tokens)} tokens")
+    if shapes != {(T, S)} or not 0 < T <= S:
+        raise ValueError(f"masks of shape {', '.join(map(str, sorted(shapes)))} do not fit {S} tokens")
     if loose := [name for name, mask in masks.items() if mask.dtype != torch.bool]:
         raise ValueError(f"a mask says yes or no; {loose[0]!r} holds numbers: {masks[loose[0]].dtype}")
+    tokens, first = [_visible(token) for token in tokens], next(iter(masks))
     rows = [["".join(str(int(may)) for may in row) for row in mask.tolist()] for mask in masks.values()]
-    shown, first = [_visible(token) for token in tokens], next(iter(masks))
     table = [["looks", f"may look at ({first})"],
-             *([looker, ", ".join(token for token, may in zip(shown, row, strict=True) if may == "1") or "nothing"]
-               for looker, row in zip(shown[-T:], rows[0], strict=True))]
-    return MaskExplorable(_plot_masks(masks, shown, title), table, title=title, tokens=shown, names=list(masks), masks=rows,
-                          mask=first, query=T - 1)
+             *([looker, ", ".join(token for token, may in zip(tokens, row, strict=True) if may == "1") or "nothing"]
+               for looker, row in zip(tokens[-T:], rows[0], strict=True))]
+    return MaskExplorable(_plot_masks(masks, tokens, title), table, title=title, tokens=tokens, names=list(masks),
+                          masks=rows, mask=first, query=T - 1)
 
 
 def _plot_masks(masks: dict[str, Tensor], tokens: Sequence[str], title: str) -> Picture:
@@ -285,9 +288,9 @@ def _plot_masks(masks: dict[str, Tensor], tokens: Sequence[str], title: str) -> 
     label = {"fontsize": min(10, 60 * cell), "parse_math": False}
     axes = picture.subplots(1, len(masks), squeeze=False, sharey=True)[0]
     for ax, (name, mask) in zip(axes, masks.items(), strict=True):
-        mask = mask.cpu()
+        mask = mask.cpu().numpy()
         ax.pcolormesh(range(S), range(T), 0.7 * mask, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=4 * cell)
-        y, x = torch.nonzero(~mask, as_tuple=True)
+        y, x = (~mask).nonzero()
         ax.scatter(x, y, marker="x", s=(20 * cell) ** 2, color="0.6", linewidth=1)
         ax.set(xlim=(-0.5, S - 0.5), ylim=(T - 0.5, -0.5), aspect="equal")
         ax.set_xticks(range(S), tokens, rotation=90, **label)

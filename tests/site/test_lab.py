@@ -24,7 +24,7 @@ KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "languag
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    "What JupyterLab has before it: a small notebook, one saved elsewhere, and the lessons."
+    "What JupyterLab has before it: a small notebook, one copy for each test, and the lessons."
     folder = tmp_path_factory.mktemp("course")
     small = new_notebook(cells=[new_code_cell(source) for source in CELLS], metadata=KERNEL)
     for name in "small", "reopened", "box", "reloaded":
