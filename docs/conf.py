@@ -4,16 +4,25 @@ import sys
 from configparser import ConfigParser
 from pathlib import Path
 
+from sphinx.application import Sphinx
+from sphinx.ext.mathjax import html_visit_displaymath, html_visit_math
+
 root = Path(__file__).parents[1]
 sys.path.insert(0, str(root / "docs"))  # for reader.slug, below
 settings = ConfigParser()
 settings.read(root / "settings.ini")
 settings = settings["DEFAULT"]
 
+
+def setup(app: Sphinx) -> None:
+    "Leave formulas in the page as TeX, without a script; docs/build_site.py typesets them."
+    app.add_html_math_renderer("tex", (html_visit_math, None), (html_visit_displaymath, None))
+
+
 project, author, release = settings["title"], settings["author"], settings["version"]
 project_copyright = settings["copyright"]
 extensions = ["myst_nb"]
-exclude_patterns = ["notebooks"]
+exclude_patterns = ["notebooks", "vendor/mathjax/**.js"]
 
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # a page has no kernel for a widget to talk to
@@ -23,13 +32,11 @@ myst_enable_extensions = ["amsmath", "attrs_block", "attrs_inline", "colon_fence
 myst_heading_anchors = 6
 myst_heading_slug_func = "reader.slug"
 
-mathjax_path = "vendor/mathjax/tex-svg.js"
-mathjax3_config = {"options": {"enableMenu": False}}
-
+html_math_renderer = "tex"
 html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]
-html_css_files = ["course.css"]
+html_css_files = ["course.css", "mathematics.css"]
 html_js_files = [("diagrams.js", {"type": "module"})]
 html_favicon = "_static/favicon.svg"
 html_copy_source = False

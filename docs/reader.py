@@ -14,7 +14,6 @@ TAGS = {  # a directive of Quarto: the tag by which myst-nb knows it
     ("echo", False): "remove-input",
     ("include", False): "remove-cell",
     ("output", False): "remove-output",
-    ("code-fold", True): "hide-input",
 }
 FENCED = re.compile(r"^(?P<fence>`{3,}|~{3,})(?P<language>[^\n]*)\n"
                     r"(?P<code>.*?)^(?P=fence)[ \t]*$", re.M | re.S)
@@ -28,6 +27,8 @@ SHOWN = re.compile(r"(?:---\n+)?(?:\[source\]\((?P<source>[^)]*)\)\{[^}]*\}\n+)?
 class Site:
     "What a page must know about the others."
     address: str                  # where it is published: the start of nbdev's links
+    repository: str               # where its notebooks lie on GitHub: "geminiq/geminiq"
+    branch: str                   # and on which branch: "main"
     pages: dict[str, str]         # a notebook, "museum/07_attention.ipynb": its page, "museum/attention"
     anchors: dict[str, set[str]]  # a page, "start": the names it documents, {"get_device", …}
 
@@ -68,14 +69,37 @@ def read(notebook: NotebookNode, path: str, site: Site) -> NotebookNode:
 
 
 def title(front: dict, path: str, site: Site) -> NotebookNode:
-    "Title, summary, and where to get the notebook itself."
+    "Title, summary, and for a lesson the ways to its notebook."
     lines = [f"# {front['title']}"]
     if "description" in front:
         lines.append("{.summary}\n" + " ".join(front["description"].split()))
-    if site.pages[path] != "index":
-        source = posixpath.relpath("notebooks/" + path, posixpath.dirname(path) or ".")
-        lines.append("{.download-notebook}\n{download}`Download this notebook <" + source + ">`")
+    if posixpath.basename(path)[0].isdigit():
+        lines.append(ways_in(path, site))
     return new_markdown_cell("\n\n".join(lines))
+
+
+def ways_in(path: str, site: Site) -> str:
+    "Where to get the notebook itself: as a file, in Colab, on one's own machine."
+    file = posixpath.relpath("notebooks/" + path, posixpath.dirname(path) or ".")
+    colab = f"https://colab.research.google.com/github/{site.repository}/blob/{site.branch}/nbs/{path}"
+    return f"""\
+::::{{container}} ways-in
+{{download}}`Download notebook <{file}>`
+[Open in Colab]({colab} "Its first cell must be: %pip install geminiq")
+
+<details>
+<summary>Run locally</summary>
+
+```bash
+git clone https://github.com/{site.repository}
+cd {posixpath.basename(site.repository)}
+make lab
+```
+
+Then open `{path}`. In Colab instead, the first cell must be `%pip install geminiq`.
+
+</details>
+::::"""
 
 
 # Prose
@@ -126,9 +150,13 @@ def callout(block: re.Match) -> str:
     if first and not named:
         body = body[first.end():].strip("\n")
     if 'collapse="true"' in options:
-        name = html.escape(name)
-        return f'<details class="admonition {kind}">\n<summary>{name}</summary>\n\n{body}\n\n</details>\n'
+        return fold(name, body)
     return f"{block['colons']}{{admonition}} {name}\n:class: {kind}\n\n{body}\n{block['colons']}"
+
+
+def fold(name: str, body: str) -> str:
+    "What opens when its name is chosen."
+    return f"<details>\n<summary>{html.escape(name)}</summary>\n\n{body}\n\n</details>\n"
 
 
 # Documented names
@@ -171,12 +199,17 @@ def code(cell: NotebookNode) -> list[NotebookNode]:
         options[name.strip()] = yaml.safe_load(value)
         cell.source = cell.source[found.end():]
     tags = {tag for (name, value), tag in TAGS.items() if options.get(name) is value}
-    pictures = [i for i, out in enumerate(cell.outputs) if "image/png" in out.get("data", {})]
     cells = []
+    if options.get("code-fold") is True:
+        source = f"~~~~python\n{cell.source}\n~~~~"
+        cells.append(new_markdown_cell(fold(options.get("code-summary", "Show the code"), source)))
+        if not cell.outputs:
+            return cells
+        tags.add("remove-input")
+    pictures = [i for i, out in enumerate(cell.outputs) if "image/png" in out.get("data", {})]
     for start, end in pairwise([0, *pictures[1:], len(cell.outputs)]):
-        part = new_code_cell(cell.source, outputs=cell.outputs[start:end], metadata={
-            "tags": sorted({*tags, "remove-input"} if start else tags),
-            "mystnb": {"code_prompt_show": options.get("code-summary", "Show the code")}})
+        part = new_code_cell(cell.source, outputs=cell.outputs[start:end],
+                             metadata={"tags": sorted({*tags, "remove-input"} if start else tags), "mystnb": {}})
         if alt := options.get("fig-alt") or picture_alt(part):
             part.metadata.mystnb["image"] = {"alt": alt}
         cells.append(part)

@@ -52,7 +52,7 @@ def alone_without_cache(model: Transformer, prompt: list[int]) -> Tensor:
     return text[0, len(prompt):]
 
 
-MODELS = [(position, attention, kv) for position in ("rope", "learned", "sinusoidal", "none")
+MODELS = [(position, attention, kv) for position in ("rope", "learned", "sinusoidal", "alibi", "none")
           for attention, kv in (("standard", 4), ("gqa", 2), ("gqa", 1))]
 
 

@@ -8,6 +8,7 @@ from urllib.request import urlopen
 from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, Error, Page
 
+FIRST_VIEW = 1_500_000   # bytes at most, uncompressed
 PHONE = {"width": 390, "height": 844}
 RAW_MATHEMATICS = re.compile(r"\$[^$\n]{1,80}\$|\\[(\[]|\\[A-Za-z]{2,}")
 
@@ -43,7 +44,9 @@ WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] :
 def page_problems(browser: Browser, url: str, wait: float = 20) -> list[str]:
     "Open a page as a reader does, on a desk and on a phone, and say what is wrong with it."
     found: list[str] = []
+    sizes: dict[str, int] = {}
     page = browser.new_page()
+    page.on("response", lambda got: sizes.update({got.url: int(got.headers.get("content-length", 0))}))
     page.on("request", lambda request: found.extend(strangers(request.url)))
     page.on("console", lambda said: found.extend([f"the console says: {said.text}"] * (said.type == "error")))
     page.on("pageerror", lambda error: found.append(f"a script failed: {error}"))
@@ -55,6 +58,7 @@ def page_problems(browser: Browser, url: str, wait: float = 20) -> list[str]:
     except Error:
         pass  # what is missing is counted below
     found += mathematics_problems(page, formulas) + diagram_problems(page, diagrams) + image_problems(page)
+    found += weight_problems(sizes, diagrams)
     page.set_viewport_size(PHONE)
     if wide := page.evaluate(WIDE):
         found.append(f"scrolls sideways on a phone: {', '.join(wide)}")
@@ -67,6 +71,13 @@ def strangers(url: str) -> list[str]:
     parts = urlsplit(url)
     at_home = parts.scheme in ("data", "blob") or parts.hostname in ("127.0.0.1", "localhost")
     return [] if at_home else [f"asks the network for {url}"]
+
+
+def weight_problems(sizes: dict[str, int], diagrams: int) -> list[str]:
+    "Too much to wait for, or a large script that the page has no use for."
+    total, largest = sum(sizes.values()), sorted(sizes, key=sizes.get)[-3:]
+    found = [] if total < FIRST_VIEW else [f"the first view is {total / 1e6:.2f} MB, most of it {', '.join(largest)}"]
+    return found + ["loads Mermaid for no diagram"] * (not diagrams and any("mermaid" in url for url in sizes))
 
 
 def mathematics_problems(page: Page, formulas: int) -> list[str]:

@@ -1,12 +1,17 @@
-"""The order of the course, and the README."""
+"""The order of the course, the pages made from the course itself, and the README."""
 
 from pathlib import Path
 
+import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, new_raw_cell
 
 import build_site
 import readme
+from conftest import ROOT
+from geminiq import _modidx
+from reader import Site
 
 SIDEBAR = """website:
   sidebar:
@@ -50,6 +55,47 @@ def test_a_sidebar_entry_without_a_notebook_stops_the_build(course: Path):
 def test_the_front_page_stands_in_its_own_sidebar():
     pages = {"index.ipynb": "index", "00_start.ipynb": "start"}
     assert build_site.toctree("", list(pages), pages).splitlines()[-3:] == ["self", "start", "```"]
+
+
+def test_the_list_of_pages_for_language_models(course: Path):
+    def described(title: str) -> nbformat.NotebookNode:
+        return new_notebook(cells=[new_raw_cell(f"---\ntitle: {title}\ndescription: All of {title}.\n---")])
+
+    site = Site("https://geminiq.example/course", "", "", {"index.ipynb": "index", "00_start.ipynb": "start"}, {})
+    notebooks = {"index.ipynb": described("geminiq"), "00_start.ipynb": described("Start")}
+    assert build_site.llms_txt(notebooks, site) == """# geminiq
+
+> All of geminiq.
+
+- [geminiq](https://geminiq.example/course/index.html): All of geminiq.
+
+## 1 · First
+
+- [Start](https://geminiq.example/course/start.html): All of Start.
+"""
+
+
+@pytest.mark.parametrize("name", ["api", "map"])
+def test_a_page_made_from_the_course_shows_the_course_as_it_is(name: str):
+    saved = nbformat.read(ROOT / "nbs" / f"{name}.ipynb", as_version=4)
+    fresh = NotebookClient(nbformat.from_dict(saved), resources={"metadata": {"path": str(ROOT / "nbs")}}).execute()
+
+    def said(notebook: nbformat.NotebookNode) -> list[str]:
+        data = [out.data for cell in notebook.cells for out in cell.get("outputs", [])]
+        return [shown.get("text/markdown", shown["text/plain"]) for shown in data]
+
+    assert said(saved) and said(saved) == said(fresh), f"run: jupyter execute --inplace nbs/{name}.ipynb; nbdev_clean"
+
+
+def test_the_reference_holds_every_module():
+    page = (ROOT / "nbs" / "api.ipynb").read_text()
+    assert [module for module in _modidx.d["syms"] if f"`{module}`" not in page] == []
+
+
+def test_the_map_holds_every_lesson_in_order():
+    lessons = [name for _, names in build_site.sidebar() for name in names if name[0].isdigit()]
+    table = [line for line in (ROOT / "nbs" / "map.ipynb").read_text().splitlines() if '"| ' in line]
+    assert [name for line in table for name in lessons if f"]({name})" in line] == lessons
 
 
 def test_a_readme_from_a_notebook():

@@ -6,7 +6,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from reader import Site, documented, markdown, read, slug
 
 PAGES = {"index.ipynb": "index", "00_start.ipynb": "start", "museum/07_attention.ipynb": "museum/attention"}
-SITE = Site("https://geminiq.example/geminiq", PAGES,
+SITE = Site("https://geminiq.example/geminiq", "someone/course", "trunk", PAGES,
             {"start": {"get_device", "clock"}, "museum/attention": {"scores"}})
 FRONT = new_raw_cell("""---
 description: 'A device,
@@ -47,18 +47,23 @@ def headings(cells) -> list[str]:
     return [line for cell in cells for line in cell.source.splitlines() if line.startswith("#")]
 
 
-def test_the_front_matter_becomes_title_summary_and_download():
+def test_the_front_matter_becomes_title_and_summary():
     lines = page()[0].source
     assert lines.startswith("# Start here\n")
     assert "{.summary}\nA device, and a seed." in lines
-    assert "{download}`Download this notebook <notebooks/00_start.ipynb>`" in lines
+
+
+def test_a_lesson_leads_to_its_notebook():
+    ways = page()[0].source
+    assert "{download}`Download notebook <notebooks/00_start.ipynb>`" in ways
+    assert "(https://colab.research.google.com/github/someone/course/blob/trunk/nbs/00_start.ipynb " in ways
+    assert "git clone https://github.com/someone/course\ncd course\nmake lab\n" in ways
     assert "<../notebooks/museum/07_attention.ipynb>" in page(path="museum/07_attention.ipynb")[0].source
-    assert "download" not in page(path="index.ipynb")[0].source
+    assert "notebook" not in page(path="index.ipynb")[0].source
 
 
 @pytest.mark.parametrize(("directive", "tag"), [
     ("echo: false", "remove-input"), ("include: false", "remove-cell"), ("output: false", "remove-output"),
-    ("code-fold: true", "hide-input"),
 ])
 def test_directives_become_tags(directive: str, tag: str):
     cell = page(new_code_cell(f"#| {directive}\nx = 1  #| not this"))[1]
@@ -72,9 +77,18 @@ def test_exported_source_is_shown():
     assert cell.source == "def f(): pass"
 
 
-def test_a_fold_keeps_its_name():
-    cell = page(new_code_cell('#| code-fold: true\n#| code-summary: "Solution"\nx = 1'))[1]
-    assert cell.metadata.mystnb.code_prompt_show == "Solution"
+def test_folded_code_becomes_a_fold():
+    cells = page(new_code_cell('#| code-fold: true\n#| code-summary: "Solution"\nx = "```"'))
+    assert [cell.source.splitlines() for cell in cells[1:]] == [[
+        "<details>", "<summary>Solution</summary>", "",
+        "~~~~python", 'x = "```"', "~~~~", "", "</details>"]]
+
+
+def test_folded_code_leaves_its_output_in_sight():
+    cells = page(new_code_cell("#| code-fold: true\nshow()", outputs=[picture("A dot")]))
+    assert "<summary>Show the code</summary>" in cells[1].source
+    assert cells[2].metadata.tags == ["remove-input"]
+    assert cells[2].metadata.mystnb.image.alt == "A dot"
 
 
 def test_names_stand_below_the_prose_that_leads_to_them():
@@ -146,7 +160,7 @@ def test_callouts_become_admonitions(start: str, kind: str, title: str):
 
 def test_a_collapsed_callout_becomes_a_fold():
     text = prose('::: {.callout-tip collapse="true"}\n## a < b\nSome *text*.\n:::')
-    assert text.splitlines() == ['<details class="admonition tip">', "<summary>a &lt; b</summary>", "",
+    assert text.splitlines() == ["<details>", "<summary>a &lt; b</summary>", "",
                                  "Some *text*.", "", "</details>"]
 
 
@@ -182,6 +196,14 @@ def test_every_picture_gets_its_own_alt_text():
     assert [cell.metadata.mystnb.image.alt for cell in cells[1:]] == ["one", "two"]
     assert [len(cell.outputs) for cell in cells[1:]] == [2, 1]
     assert cells[2].metadata.tags == ["remove-input"]
+
+
+def test_a_still_and_its_explorable_stay_together():
+    alive = new_output("display_data", {"text/html": '<div data-explorable="a"></div><script type="module"></script>'})
+    cells = page(new_code_cell("explore()", outputs=[picture("A still"), alive]))
+    assert len(cells) == 2
+    assert cells[1].outputs[1] == alive
+    assert cells[1].metadata.mystnb.image.alt == "A still"
 
 
 def test_alt_text_may_be_a_directive():
