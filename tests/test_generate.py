@@ -32,7 +32,7 @@ def make_model(position: str = "rope", attention: str = "standard", kv: int = 4)
 def greedy_by_hand(model: Transformer, prompts: list[list[int]], sizes: list[int]) -> Tensor:
     "Feed the padded prompts in pieces of the given sizes through a cache, then write greedily."
     tokens, key_mask = left_pad(prompts)
-    cache, start, written = KVCache(model.config.n_layers), 0, []
+    cache, start, written = KVCache(model), 0, []
     for size in sizes:
         logits = model(tokens[:, start:start + size], key_mask[:, :start + size], cache)
         start += size

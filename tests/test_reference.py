@@ -229,7 +229,7 @@ def test_logits_with_left_padding(pair: Pair) -> None:
 
 @torch.no_grad()
 def test_logits_with_cache(pair: Pair) -> None:
-    tokens, cache, past = random_tokens(2, 20), KVCache(LAYERS), None
+    tokens, cache, past = random_tokens(2, 20), KVCache(pair.model), None
     for start, end in ((0, 7), (7, 8), (8, 9), (9, 15), (15, 20)):   # many at once and one by one
         out = pair.reference(tokens[:, start:end], past_key_values=past, use_cache=True)
         past = out.past_key_values
@@ -240,7 +240,7 @@ def test_logits_with_cache(pair: Pair) -> None:
 def test_logits_with_cache_and_left_padding(pair: Pair) -> None:
     tokens, key_mask = prompts()
     tokens, key_mask = F.pad(tokens, (0, 6), value=5), F.pad(key_mask, (0, 6), value=True)
-    positions, cache, past = (key_mask.cumsum(-1) - 1).clamp(min=0), KVCache(LAYERS), None
+    positions, cache, past = (key_mask.cumsum(-1) - 1).clamp(min=0), KVCache(pair.model), None
     for start, end in ((0, 9), (9, 10), (10, 15)):
         out = pair.reference(tokens[:, start:end], attention_mask=key_mask[:, :end].long(),
                              position_ids=positions[:, start:end], past_key_values=past, use_cache=True)

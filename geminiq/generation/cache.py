@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LayerKVCache', 'KVCache']
 
-# %% ../../nbs/20_cache.ipynb #8bb1dbe5
-from torch import Tensor
+# %% ../../nbs/20_cache.ipynb #1885d309
+from torch import Tensor, nn
 
 # %% ../../nbs/20_cache.ipynb #70c565c0
 class LayerKVCache:
@@ -39,12 +39,12 @@ class LayerKVCache:
 
 
 class KVCache:
-    "Keys and values of all layers; the model reads and extends it."
+    "What each layer of a model keeps, by default keys and values; the model reads and extends it."
 
     def __init__(self,
-                 n_layers: int,   # L
+                 model: nn.Module,   # with `blocks`; an attention that keeps something else has a `new_cache`
                  ):
-        self.layers = [LayerKVCache() for _ in range(n_layers)]
+        self.layers = [getattr(block.attention, "new_cache", LayerKVCache)() for block in model.blocks]
 
     def __getitem__(self, layer: int) -> LayerKVCache:
         return self.layers[layer]

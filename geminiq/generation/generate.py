@@ -53,7 +53,7 @@ def stream(model: Transformer,
     generator = generator or make_generator(0)
     stops = torch.tensor(list(stop_ids), device=device, dtype=torch.long)
     ended = torch.zeros(len(tokens), dtype=torch.bool, device=device)
-    cache = KVCache(model.config.n_layers) if use_cache else None
+    cache = KVCache(model) if use_cache else None
     was_training = model.training
     model.eval()
     try:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ATTENTIONS', 'causal_mask', 'attention_weights', 'check_shapes', 'scaled_dot_product_attention', 'MultiHeadAttention',
-           'LayerCache', 'CausalSelfAttention', 'CrossAttention', 'GroupedQueryAttention']
+           'LayerCache', 'CausalSelfAttention', 'past_bias', 'CrossAttention', 'GroupedQueryAttention']
 
 # %% ../../nbs/07_attention.ipynb #4b0df5ff
 from typing import Protocol
@@ -174,12 +174,32 @@ class CausalSelfAttention(MultiHeadAttention):
             query, key = rotate(query, rotation), rotate(key, rotation)
         if cache is not None:
             key, value = cache.append(key, value)
-        mask = None if key_mask is None else key_mask[:, None, None, :]   # (B, 1, 1, S)
-        bias = None
-        if slopes is not None:
-            positions = key_positions(key.shape[2], key_mask, x.device)   # (B or 1, S), of which the last T ask
-            bias = distance_bias(slopes, positions[:, -x.shape[1]:], positions, x.dtype)
+        return self.look_back(query, key, value, key_mask, slopes, return_weights)
+
+    def look_back(self,
+                  query: Tensor,             # (B, H, T, E)
+                  key: Tensor,               # (B, K, S, E), of which the last T belong to the queries
+                  value: Tensor,             # (B, K, S, E)
+                  key_mask: Tensor | None,   # (B, S) bool, True: a token, False: padding
+                  slopes: Tensor | None,     # (H,) price of distance
+                  return_weights: bool,
+                  ) -> Tensor | tuple[Tensor, Tensor]:  # (B, T, D)
+        "What each position takes from itself and those before it."
+        mask = None if key_mask is None else key_mask[:, None, None, :]     # (B, 1, 1, S)
+        bias = past_bias(slopes, query, key, key_mask)
         return self.attend(query, key, value, mask, causal=True, return_weights=return_weights, bias=bias)
+
+
+def past_bias(slopes: Tensor | None,    # (H,) price of distance, see `ALiBi`
+              query: Tensor,            # (B, H, T, E)
+              key: Tensor,              # (B, K, S, E), of which the last T belong to the queries
+              key_mask: Tensor | None,  # (B, S) bool, True: a token, False: padding
+              ) -> Tensor | None:       # (B or 1, H, T, S)
+    "What is added to the scores if distance has a price."
+    if slopes is None:
+        return None
+    positions = key_positions(key.shape[2], key_mask, key.device)    # (B or 1, S)
+    return distance_bias(slopes, positions[:, -query.shape[2]:], positions, query.dtype)
 
 # %% ../../nbs/07_attention.ipynb #9fbfaf42
 class CrossAttention(MultiHeadAttention):
@@ -211,4 +231,7 @@ class GroupedQueryAttention(CausalSelfAttention):
         super().__init__(d_model, n_heads, n_kv_heads, d_head, bias, dropout)
 
 
-ATTENTIONS = Registry("attention_type", standard=CausalSelfAttention, gqa=GroupedQueryAttention)
+ATTENTIONS = Registry("attention_type", standard=CausalSelfAttention, gqa=GroupedQueryAttention,
+                      sliding_window="geminiq.models.efficient_attention:SlidingWindowAttention",
+                      sparse="geminiq.models.efficient_attention:SparseAttention",
+                      linear="geminiq.models.efficient_attention:LinearAttention")

@@ -11,6 +11,7 @@ __all__ = ['POSITIONS', 'ROPE_SCALINGS', 'TokenEmbedding', 'Rotation', 'Position
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from importlib import import_module
 from math import pi
 from typing import Any, NamedTuple
 
@@ -65,7 +66,9 @@ class PositionalEncoding(nn.Module):
         "The angles by which queries and keys are turned."
         return None
 
-    def slopes(self) -> Tensor | None:   # (H,), or None
+    def slopes(self,
+               device: torch.device | None = None,
+               ) -> Tensor | None:      # (H,), or None: distance is free
         "What each head subtracts from a score for every step of distance."
         return None
 
@@ -190,12 +193,12 @@ class Llama3Scaling(LinearScaling):
 
 # %% ../../nbs/06_embeddings.ipynb #0f558a1f
 def alibi_slopes(n_heads: int,  # H
-                 ) -> Tensor:   # (H,) float64
+                 ) -> Tensor:   # (H,)
     "What each head subtracts for a step of distance (Press, Smith and Lewis 2022)."
     below = 2 ** (n_heads.bit_length() - 1)      # the largest power of two that is not above H
     slopes = 2.0 ** (-8 * torch.arange(1, below + 1, dtype=torch.float64) / below)
     between = 2.0 ** (-8 * torch.arange(1, 2 * below + 1, 2, dtype=torch.float64) / (2 * below))
-    return torch.cat([slopes, between[:n_heads - below]])
+    return torch.cat([slopes, between[:n_heads - below]]).float()
 
 
 class ALiBi(PositionalEncoding):
@@ -203,10 +206,10 @@ class ALiBi(PositionalEncoding):
 
     def __init__(self, n_heads: int):   # H
         super().__init__()
-        self.register_buffer("_slopes", alibi_slopes(n_heads), persistent=False)
+        self.n_heads = n_heads
 
-    def slopes(self) -> Tensor:
-        return self._slopes
+    def slopes(self, device: torch.device | None = None) -> Tensor:
+        return alibi_slopes(self.n_heads).to(device)
 
     @classmethod
     def from_config(cls, config) -> "ALiBi":
@@ -236,7 +239,7 @@ class Registry(dict):
 
     def __init__(self,
                  key: str,      # the configuration's key that chooses
-                 **parts: type, # classes with a `from_config`
+                 **parts: type | str,   # classes with a `from_config`, or where to import one, "module:Class"
                  ):
         super().__init__(parts)
         self.key = key
@@ -259,6 +262,13 @@ class Registry(dict):
     def build(self, name: str, config: Any) -> nn.Module:
         "The part of that name, built from a configuration."
         return self[self.check(name)].from_config(config)
+
+    def __getitem__(self, name: str) -> type:
+        part = super().__getitem__(name)
+        if isinstance(part, str):      # of a later lesson: imported now that it is asked for
+            module, _, cls = part.partition(":")
+            part = self[name] = getattr(import_module(module), cls)
+        return part
 
 
 POSITIONS = Registry("pos_encoding", rope=RotaryEmbedding, learned=LearnedPositionalEmbedding,

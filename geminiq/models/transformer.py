@@ -57,7 +57,7 @@ class Transformer(nn.Module):
         rotation = self.position.rotation(positions, x.dtype)
         weights = []
         for layer, block in enumerate(self.blocks):
-            x = block(x, rotation=rotation, slopes=self.position.slopes(), key_mask=key_mask,
+            x = block(x, rotation=rotation, slopes=self.position.slopes(x.device), key_mask=key_mask,
                       cache=None if cache is None else cache[layer], return_weights=return_weights)
             if return_weights:
                 x, layer_weights = x

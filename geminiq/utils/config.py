@@ -62,6 +62,9 @@ class ModelConfig(Section):
     ffn_type: Annotated[str, AfterValidator(FEED_FORWARDS.check)] = "swiglu"
     pos_encoding: Annotated[str, AfterValidator(POSITIONS.check)] = "rope"
     attention_type: Annotated[str, AfterValidator(ATTENTIONS.check)] = "standard"
+    window: Count = 128                         # w; sliding_window: how far back, itself included
+    sparse_pattern: Literal["strided", "bigbird"] = "bigbird"   # sparse: which far blocks are seen
+    block_size: Count = 16                      # sparse: positions in a block
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6
     rope_base: Annotated[float, Field(gt=1)] = 10000.0   # the larger, the slower the slowest angle
     rope_interleaved: bool = False              # turn pairs of neighbours, as in the paper
@@ -69,6 +72,15 @@ class ModelConfig(Section):
     bias: bool = False                          # in the linear maps
     dropout: Fraction = 0.0
     tie_embeddings: bool = True                 # one table for reading tokens and for predicting them
+    use_moe: bool = False                       # experts of the kind ffn_type in place of each feed-forward layer
+    num_experts: Count = 8                      # N
+    top_k: Count = 2                            # experts that a token visits
+    n_shared_experts: Annotated[int, Field(ge=0)] = 0   # that all tokens visit
+    capacity_factor: Annotated[float, Field(gt=0)] | None = None   # places while training, to equal loads; empty: no limit
+    softmax_first: bool | None = None           # weights are shares among all experts; empty: only if top_k is 1
+    router_noise: bool = False                  # learned noise on the router's scores, while training
+    balance_weight: Annotated[float, Field(ge=0)] = 0.01   # of the loss that asks for equal loads, for each layer
+    z_weight: Annotated[float, Field(ge=0)] = 0.001        # of the loss that keeps the router's scores small
 
     @model_validator(mode="after")
     def fit(self) -> "ModelConfig":
@@ -85,6 +97,10 @@ class ModelConfig(Section):
         if self.attention_type == "standard" and self.n_kv_heads != self.n_heads:
             raise ValueError(f"n_kv_heads {self.n_kv_heads} is fewer than n_heads {self.n_heads}: "
                              f"that is attention_type gqa, not standard")
+        if self.use_moe and self.top_k > self.num_experts:
+            raise ValueError(f"top_k {self.top_k} is more than num_experts {self.num_experts}")
+        if self.use_moe and self.top_k == 1 and self.softmax_first is False:
+            raise ValueError("softmax_first is false with top_k 1, and the router would learn nothing: leave it out")
         self.d_ff = self.d_ff or FEED_FORWARDS[self.ffn_type].default_d_ff(self.d_model)
         return self
 
