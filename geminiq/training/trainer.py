@@ -93,6 +93,16 @@ def _summed_loss(model: Transformer,
         logits = model(inputs.to(device))
     return cross_entropy_loss(logits, targets.to(device), reduction="sum")
 
+
+def _loss_and_extra(model: Transformer, inputs: Tensor, targets: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | float]:
+    "The summed loss of the predictions, and what a model with experts adds so that their loads are equal."
+    if not model.config.use_moe:
+        return _summed_loss(model, inputs, targets, dtype), 0.0
+    from geminiq.models.moe import record_routing, routing_loss   # a later lesson, imported only when asked for
+    with record_routing(model) as recorded:
+        loss = _summed_loss(model, inputs, targets, dtype)
+    return loss, routing_loss(recorded, model.config.balance_weight, model.config.z_weight)
+
 # %% ../../nbs/17_trainer.ipynb #53b02b0a
 def update(model: Transformer,
            optimizer: torch.optim.Optimizer,
@@ -104,9 +114,9 @@ def update(model: Transformer,
     n_targets = max(1, sum((targets != IGNORE).sum().item() for _, targets in batch))
     loss = 0.0
     for inputs, targets in batch:
-        part = _summed_loss(model, inputs, targets, dtype) / n_targets
-        part.backward()
-        loss += part.item()
+        part, extra = _loss_and_extra(model, inputs, targets, dtype)
+        (part / n_targets + extra / len(batch)).backward()
+        loss += part.item() / n_targets
     grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).item()
     if not isfinite(grad_norm):
         rate = optimizer.param_groups[0]["lr"]

@@ -1,0 +1,81 @@
+"""Every choice of parts works with every other: it learns, writes the same with a cache, saves and loads."""
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from geminiq.data.tokenizer import Tokenizer, train_tokenizer
+from geminiq.generation.cache import KVCache
+from geminiq.models.attention import ATTENTIONS
+from geminiq.models.embeddings import POSITIONS
+from geminiq.models.feedforward import FEED_FORWARDS
+from geminiq.models.transformer import Transformer
+from geminiq.models.transformer_block import NORMS
+from geminiq.training.losses import cross_entropy_loss
+from geminiq.training.optimizer import configure_optimizer
+from geminiq.utils.checkpointing import load_checkpoint, save_checkpoint
+from geminiq.utils.config import Config, ModelConfig
+from geminiq.utils.device import make_generator
+
+KEYS = ("attention_type", "pos_encoding", "norm_type", "ffn_type", "use_moe")
+CHOICES = [dict(zip(KEYS, parts, strict=True)) for parts in product(ATTENTIONS, POSITIONS, NORMS, FEED_FORWARDS, (False, True))]
+VOCAB, LENGTH = 290, 24
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    "Any will do."
+    return train_tokenizer(["A text to learn a few pieces from."] * 9, vocab_size=VOCAB)
+
+
+def small(**choices: str | bool) -> Transformer:
+    "A small random model in double precision with these parts."
+    shared = 4 if choices.get("attention_type") == "standard" else 2
+    config = ModelConfig(vocab_size=VOCAB, context_length=LENGTH, d_model=16, n_layers=2, n_heads=4, n_kv_heads=shared, d_ff=24,
+                         window=5, block_size=4, num_experts=3, **choices)
+    return Transformer(config, make_generator(0)).double()
+
+
+def batch(seed: int = 0) -> torch.Tensor:
+    "Three random texts."
+    return torch.randint(VOCAB, (3, LENGTH), generator=make_generator(seed))
+
+
+@pytest.mark.parametrize("choices", CHOICES, ids=lambda choices: "-".join(str(value) for value in choices.values()))
+def test_one_step_lowers_the_loss_and_the_cache_changes_nothing(choices: dict, tokenizer: Tokenizer, tmp_path: Path):
+    model, tokens = small(**choices), batch()
+    key_mask = torch.arange(LENGTH) >= torch.tensor([0, 3, 9])[:, None]
+
+    def loss() -> torch.Tensor:
+        return cross_entropy_loss(model(tokens[:, :-1], key_mask[:, :-1]), tokens[:, 1:])
+
+    before = loss()
+    before.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    configure_optimizer(model, 1e-3).step()
+    assert loss() < before
+
+    model.requires_grad_(False)
+    whole, cache, start, pieces = model(tokens, key_mask), KVCache(model), 0, []
+    for size in (11, 1, 1, 7, 4):
+        end = start + size
+        pieces.append(model(tokens[:, start:end], key_mask[:, :end], cache))
+        start = end
+    assert_close(torch.cat(pieces, dim=1)[key_mask], whole[key_mask], atol=1e-12, rtol=0)
+    assert_close(model(tokens[2:, 9:]), whole[2:, 9:], atol=1e-12, rtol=0)     # company changes nothing
+
+    folder = save_checkpoint(tmp_path / "step-000001", model.float(), Config(model=model.config), tokenizer)
+    assert torch.equal(load_checkpoint(folder).model.double()(tokens, key_mask), model.double()(tokens, key_mask))
+
+
+@pytest.mark.parametrize("attention", [name for name in ATTENTIONS if name != "standard"])
+def test_the_weights_that_are_drawn_are_those_that_are_used(attention: str):
+    "Causal, and what the layer with its table answers is what it answers without."
+    model, tokens = small(attention_type=attention).requires_grad_(False), batch()
+    logits, weights = model(tokens, return_weights=True)
+    assert_close(logits, model(tokens), atol=1e-12, rtol=0)
+    assert weights.shape == (3, 2, 4, LENGTH, LENGTH)
+    assert not weights.triu(1).any()

@@ -1,0 +1,376 @@
+"""Experts: equal to the sum over all of them, to a greedy hand-out of places, and to transformers.
+
+Transformers computes the router's softmax and the balance loss in float32 whatever the dtype of the model. The
+fixture `exact` makes them float64: formulas are compared, not rounding.
+"""
+
+import copy
+import os
+from math import ceil, inf
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_reference import ExactTorch
+from torch import Tensor, nn
+from torch.testing import assert_close
+from transformers import MixtralConfig, Qwen3MoeConfig
+from transformers.models.mixtral import modeling_mixtral
+from transformers.models.qwen3_moe import modeling_qwen3_moe
+
+from geminiq.models.feedforward import FEED_FORWARDS
+from geminiq.models.moe import (
+    Expert,
+    MoELayer,
+    Router,
+    SparseMoE,
+    dispatch,
+    load_balancing_loss,
+    record_routing,
+    router_z_loss,
+    routing_loss,
+)
+from geminiq.utils.device import UserError, make_generator
+
+CLOSE = {"atol": 1e-12, "rtol": 1e-12}
+MODEL = 6   # D, where it is not drawn
+
+
+def draw(layer: nn.Module, seed: int) -> nn.Module:
+    """Weights of a size at which every one of them counts, in float64."""
+    generator = make_generator(seed)
+    for parameter in layer.double().parameters():
+        nn.init.normal_(parameter, std=0.5, generator=generator)
+    return layer
+
+
+def tokens(n: int, d_model: int, seed: int) -> Tensor:   # (n, D)
+    """Random tokens."""
+    return torch.randn(n, d_model, generator=make_generator(seed + 1), dtype=torch.float64)
+
+
+@st.composite
+def layers(draw_from: st.DrawFn, cls: type = MoELayer, **more: st.SearchStrategy) -> tuple[MoELayer, Tensor]:
+    """A layer of any shape, and tokens for it."""
+    n_experts, d_model, seed = draw_from(st.integers(1, 9)), draw_from(st.integers(1, 7)), draw_from(st.integers(0, 999))
+    layer = cls(d_model, n_experts, draw_from(st.integers(1, n_experts)), d_ff=draw_from(st.integers(1, 6)),
+                ffn_type=draw_from(st.sampled_from(sorted(FEED_FORWARDS))),
+                n_shared_experts=draw_from(st.integers(0, 2)), bias=draw_from(st.booleans()),
+                softmax_first=draw_from(st.sampled_from([None, True])),
+                **{name: draw_from(values) for name, values in more.items()})
+    return draw(layer, seed), tokens(draw_from(st.integers(0, 25)), d_model, seed)
+
+
+def sparse_layers() -> st.SearchStrategy[tuple[SparseMoE, Tensor]]:
+    """Layers with a capacity."""
+    return layers(SparseMoE, capacity_factor=st.floats(0.05, 3.0))
+
+
+def sum_over_all(layer: MoELayer, x: Tensor, kept: Tensor | None = None) -> Tensor:   # (n, D)
+    """Every expert on every token, with weight zero for those that were not chosen or, in `kept` (n, k), dropped."""
+    logits = x @ layer.router.score.weight.T
+    experts = logits.topk(layer.router.top_k).indices
+    chosen = torch.zeros_like(logits).scatter(-1, experts, 1.0)
+    if layer.router.softmax_first:
+        weights = logits.softmax(-1) * chosen
+    else:
+        weights = logits.masked_fill(chosen == 0, -inf).softmax(-1)
+    if kept is not None:
+        weights = weights * torch.zeros_like(weights).scatter(-1, experts, kept.to(weights.dtype))
+    output = torch.zeros_like(x)
+    for e, expert in enumerate(layer.experts):
+        output = output + weights[:, [e]] * expert(x)
+    return output if layer.shared is None else output + layer.shared(x)
+
+
+def gradients(output: Tensor, x: Tensor, layer: nn.Module) -> list[Tensor]:
+    """Of the sum of squares, for the input and every weight; zeros for those that are not used."""
+    return list(torch.autograd.grad(output.square().sum(), [x, *layer.parameters()], materialize_grads=True))
+
+
+@settings(deadline=None)
+@given(case=layers())
+def test_equals_the_sum_over_all_experts(case: tuple[MoELayer, Tensor]) -> None:
+    layer, x = case
+    x.requires_grad_()
+    output, expected = layer(x), sum_over_all(layer, x)
+    assert_close(output, expected, **CLOSE)
+    assert_close(gradients(output, x, layer), gradients(expected, x, layer), atol=1e-11, rtol=1e-11)
+
+
+@settings(deadline=None)
+@given(case=layers(), seed=st.integers(0, 999))
+@torch.no_grad()
+def test_permuting_tokens_permutes_outputs(case: tuple[MoELayer, Tensor], seed: int) -> None:
+    layer, x = case
+    order = torch.randperm(len(x), generator=make_generator(seed))
+    assert_close(layer(x[order]), layer(x)[order], **CLOSE)
+
+
+@settings(deadline=None)
+@given(case=layers(), seed=st.integers(0, 999))
+@torch.no_grad()
+def test_shape_and_mask_of_a_batch(case: tuple[MoELayer, Tensor], seed: int) -> None:
+    layer, x = case
+    x = torch.cat([x, x + 1]).view(2, *x.shape)
+    assert_close(layer(x).flatten(0, 1), layer(x.flatten(0, 1)), **CLOSE)
+    mask = torch.rand(x.shape[:-1], generator=make_generator(seed)) < 0.6
+    output = layer(x, mask)
+    assert_close(output[mask], layer(x)[mask], **CLOSE)
+    assert not output[~mask].any()
+
+
+def places(experts: Tensor, n_experts: int, capacity: int) -> Tensor:   # (n, k) bool
+    """Which choices find a place, handed out one by one: first choices first, by position."""
+    kept, free = torch.zeros_like(experts, dtype=torch.bool), [capacity] * n_experts
+    for choice in range(experts.shape[1]):
+        for token in range(len(experts)):
+            expert = int(experts[token, choice])
+            if free[expert]:
+                free[expert] -= 1
+                kept[token, choice] = True
+    return kept
+
+
+@settings(deadline=None)
+@given(case=sparse_layers())
+def test_capacity(case: tuple[SparseMoE, Tensor]) -> None:
+    layer, x = case
+    capacity = ceil(layer.capacity_factor * layer.router.top_k * len(x) / len(layer.experts))
+    seen: list[int] = []
+    for expert in layer.experts:
+        expert.register_forward_hook(lambda _, args, output: seen.append(len(args[0])))
+    x.requires_grad_()
+    with record_routing(layer) as recorded:
+        output = layer(x)
+    kept = places(recorded[0].experts, len(layer.experts), capacity)
+    assert layer.capacity(len(x)) == capacity
+    assert max(seen, default=0) <= capacity
+    assert sum(seen) == kept.sum()
+    assert layer.dropped == (~kept).sum()
+    expected = sum_over_all(layer, x, kept)
+    assert_close(output, expected, **CLOSE)
+    assert_close(gradients(output, x, layer), gradients(expected, x, layer), atol=1e-11, rtol=1e-11)
+
+
+@settings(deadline=None)
+@given(case=sparse_layers())
+@torch.no_grad()
+def test_no_capacity_outside_training(case: tuple[SparseMoE, Tensor]) -> None:
+    layer, x = case
+    assert_close(layer.eval()(x), sum_over_all(layer, x), **CLOSE)
+    assert layer.dropped == 0
+
+
+@settings(deadline=None)
+@given(case=sparse_layers(), seed=st.integers(0, 999))
+@torch.no_grad()
+def test_padding_takes_no_place(case: tuple[SparseMoE, Tensor], seed: int) -> None:
+    """Left out of routing, capacity and losses: as if it were not there."""
+    layer, x = case
+    mask = torch.rand(len(x), generator=make_generator(seed)) < 0.6
+    with record_routing(layer) as recorded:
+        output = layer(x, mask)
+        without = layer(x[mask])
+    assert torch.equal(output[mask], without)
+    assert not output[~mask].any()
+    assert torch.equal(routing_loss(recorded[:1]), routing_loss(recorded[1:]))
+
+
+@pytest.mark.parametrize("factor", [None, inf, 4.0])
+def test_unlimited_capacity_is_the_layer_without(factor: float | None) -> None:
+    layer = draw(MoELayer(MODEL, 8, 2), seed=0)
+    limited = SparseMoE(MODEL, 8, 2, capacity_factor=factor).double()
+    limited.load_state_dict(layer.state_dict())
+    x = tokens(50, MODEL, seed=0)
+    assert torch.equal(limited(x), layer(x))
+    assert limited.dropped == 0
+
+
+@given(n=st.integers(0, 20), n_experts=st.integers(1, 9), seed=st.integers(0, 999), capacity=st.integers(1, 9), data=st.data())
+def test_dispatch(n: int, n_experts: int, seed: int, capacity: int, data: st.DataObject) -> None:
+    top_k = data.draw(st.integers(1, n_experts))
+    experts = torch.rand(n, n_experts, generator=make_generator(seed)).topk(top_k).indices
+    own = dispatch(experts, n_experts, capacity)
+    choices = experts.T.flatten()
+    assert len(own) == n_experts
+    for expert, numbers in enumerate(own):
+        assert (choices[numbers] == expert).all()
+        assert numbers.tolist() == sorted(numbers.tolist())
+    kept = torch.zeros(n * top_k, dtype=torch.bool)
+    kept[torch.cat(own)] = True
+    assert torch.equal(kept.view(top_k, n).T, places(experts, n_experts, capacity))
+
+
+def test_idle_experts_have_gradients() -> None:
+    """Of zeros, or training on several machines would wait for them."""
+    layer = MoELayer(MODEL, 8, 1)
+    layer(torch.randn(1, MODEL, generator=make_generator(0))).sum().backward()
+    assert all(parameter.grad is not None for parameter in layer.parameters())
+    assert sum(bool(expert.feed_forward.down.weight.grad.any()) for expert in layer.experts) == 1
+
+
+def test_idle_experts_compute_nothing_when_no_gradient_is_wanted() -> None:
+    layer, seen = MoELayer(MODEL, 8, 1), []
+    for expert in layer.experts:
+        expert.register_forward_hook(lambda _, args, output: seen.append(len(args[0])))
+    with torch.no_grad():
+        layer(torch.randn(1, MODEL, generator=make_generator(0)))
+    assert seen == [1]
+
+
+def test_a_layer_can_be_copied_after_training() -> None:
+    """Nothing of the last step's graph is kept."""
+    layer, x = draw(SparseMoE(MODEL, 4, 2), seed=0), tokens(20, MODEL, seed=0)
+    with record_routing(layer) as recorded:
+        output = layer(x)
+    twin = copy.deepcopy(layer)
+    assert torch.equal(twin(x), output)
+    assert len(recorded) == 1   # the twin was not recorded, nor is anything after the end
+    layer(x)
+    assert len(recorded) == 1
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("n_tokens", [0, 5])
+def test_dtypes(grad: bool, n_tokens: int) -> None:
+    """The answer has the dtype a plain feed-forward layer gives; the router decides in at least float32."""
+    layer = MoELayer(MODEL, 4, 2, n_shared_experts=1)
+    x = torch.randn(n_tokens, MODEL, generator=make_generator(0))
+    coarse = copy.deepcopy(layer).bfloat16()
+    with torch.set_grad_enabled(grad):
+        for model, inputs, autocast in ((layer, x, False), (layer, x, True), (coarse, x.bfloat16(), False)):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast), record_routing(model) as recorded:
+                assert model(inputs).dtype == model.shared(inputs).dtype
+                assert model(inputs, torch.ones(n_tokens, dtype=torch.bool)).dtype == model.shared(inputs).dtype
+            assert recorded[0].logits.dtype == recorded[0].weights.dtype == torch.float32
+
+
+def test_noise_only_while_training_and_learned() -> None:
+    router = draw(Router(MODEL, 5, 2, noise=True), seed=0)
+    x = tokens(400, MODEL, seed=0)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        noise = torch.stack([router(x[0][None]).logits[0] for _ in range(4000)]) - router.score(x[0])
+        spread = nn.functional.softplus(router.noise(x[0]))
+        assert_close(noise.std(0), spread, atol=0, rtol=0.06)
+        router(x).weights[:, 0].sum().backward()
+    assert router.noise.weight.grad.abs().sum() > 0
+    router.eval()
+    assert torch.equal(router(x).logits, router.score(x))
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: Router(MODEL, 4, 5), "top_k 5 of n_experts 4"),
+    (lambda: Router(MODEL, 4, 0), "top_k 0 of n_experts 4"),
+    (lambda: MoELayer(MODEL, 0, 0), "top_k 0 of n_experts 0"),
+    (lambda: MoELayer(MODEL, -1, 1), "top_k 1 of n_experts -1"),
+    (lambda: Router(MODEL, 4, 1, softmax_first=False), "softmax_first"),
+    (lambda: MoELayer(MODEL, 4, 2, ffn_type="swigly"), "did you mean swiglu"),
+    (lambda: MoELayer(MODEL, 4, 2, n_shared_experts=-1), "n_shared_experts -1"),
+    (lambda: Expert(MODEL, ffn_type="swigly"), "did you mean swiglu"),
+    (lambda: SparseMoE(MODEL, 4, 2, capacity_factor=0), "capacity_factor 0"),
+    (lambda: SparseMoE(MODEL, 4, 2, capacity_factor=-1.0), "capacity_factor -1.0"),
+    (lambda: SparseMoE(MODEL, 4, 2, capacity_factor=float("nan")), "capacity_factor nan"),
+])
+def test_what_cannot_be_built_is_refused(make: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+# Against transformers
+
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lift the casts to float32 in the reference."""
+    for module in (modeling_mixtral, modeling_qwen3_moe):
+        monkeypatch.setattr(module, "torch", ExactTorch())
+    monkeypatch.setattr(Tensor, "float", Tensor.double)
+
+
+def renamed(state: dict[str, Tensor], n_experts: int) -> dict[str, Tensor]:
+    """Weights or gradients of a layer of transformers by the names of geminiq; its experts are stacked."""
+    names = {"router.score.weight": state["gate.weight"]}
+    for e in range(n_experts):
+        gate, up = state["experts.gate_up_proj"][e].chunk(2)
+        for name, weight in (("gate", gate), ("up", up), ("down", state["experts.down_proj"][e])):
+            names[f"experts.{e}.feed_forward.{name}.weight"] = weight
+    return names
+
+
+def mixtral(n_experts: int, top_k: int) -> nn.Module:
+    """The sparse layer of Mixtral."""
+    config = MixtralConfig(hidden_size=MODEL, intermediate_size=10, num_local_experts=n_experts,
+                           num_experts_per_tok=top_k, experts_implementation="eager")
+    return modeling_mixtral.MixtralSparseMoeBlock(config)
+
+
+def qwen3(n_experts: int, top_k: int, norm_topk_prob: bool = True) -> nn.Module:
+    """The sparse layer of Qwen3-MoE."""
+    config = Qwen3MoeConfig(hidden_size=MODEL, moe_intermediate_size=10, num_experts=n_experts,
+                            num_experts_per_tok=top_k, norm_topk_prob=norm_topk_prob, experts_implementation="eager")
+    return modeling_qwen3_moe.Qwen3MoeSparseMoeBlock(config)
+
+
+@pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize(("reference", "n_experts", "top_k", "softmax_first"), [
+    (mixtral(8, 2), 8, 2, False),
+    (mixtral(5, 3), 5, 3, False),
+    (mixtral(4, 4), 4, 4, False),
+    (qwen3(8, 2), 8, 2, False),
+    (qwen3(8, 3, norm_topk_prob=False), 8, 3, True),
+    (qwen3(8, 1, norm_topk_prob=False), 8, 1, None),
+])
+def test_layer_of_transformers(reference: nn.Module, n_experts: int, top_k: int, softmax_first: bool | None) -> None:
+    """The same answers, and the same gradients of the input and of every weight."""
+    draw(reference, seed=0)
+    layer = MoELayer(MODEL, n_experts, top_k, d_ff=10, softmax_first=softmax_first).double()
+    layer.load_state_dict(renamed(reference.state_dict(), n_experts))
+    inputs = [tokens(28, MODEL, seed=0).view(2, 14, MODEL).requires_grad_() for _ in range(2)]
+    output, expected = layer(inputs[0]), reference(inputs[1])
+    assert output.dtype == expected.dtype == torch.float64
+    assert_close(output, expected, **CLOSE)
+    output.square().sum().backward()
+    expected.square().sum().backward()
+    assert_close(inputs[0].grad, inputs[1].grad, **CLOSE)
+    theirs = renamed({name: parameter.grad for name, parameter in reference.named_parameters()}, n_experts)
+    for name, parameter in layer.named_parameters():
+        assert_close(parameter.grad, theirs[name], **CLOSE)
+
+
+@pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("n_experts", "top_k"), [(8, 2), (4, 1), (5, 5)])
+def test_balance_loss_of_transformers(n_experts: int, top_k: int, masked: bool) -> None:
+    logits = [tokens(30, n_experts, seed=0).requires_grad_() for _ in range(2)]
+    attention = (torch.rand(3, 10, generator=make_generator(1)) < 0.7).long() if masked else None
+    ours = load_balancing_loss(logits[0], logits[0].topk(top_k).indices, attention.bool().flatten() if masked else None)
+    theirs = modeling_mixtral.load_balancing_loss_func((logits[1],), n_experts, top_k, attention)
+    assert ours.dtype == theirs.dtype == torch.float64
+    assert_close(ours, theirs, **CLOSE)
+    assert_close(*(torch.autograd.grad(loss, z)[0] for loss, z in zip((ours, theirs), logits, strict=True)), **CLOSE)
+
+
+@given(n=st.integers(0, 20), n_experts=st.integers(1, 9), seed=st.integers(0, 999), data=st.data())
+def test_losses_by_definition(n: int, n_experts: int, seed: int, data: st.DataObject) -> None:
+    """Token by token; padding does not count; equal probabilities cost exactly k."""
+    top_k = data.draw(st.integers(1, n_experts))
+    logits = tokens(n, n_experts, seed)
+    experts = logits.topk(top_k).indices
+    mask = torch.rand(n, generator=make_generator(seed)) < 0.7
+    real = mask.nonzero().flatten().tolist()
+    counts, probabilities, squares = [0] * n_experts, torch.zeros(n_experts, dtype=torch.float64), 0.0
+    for token in real:
+        for expert in experts[token].tolist():
+            counts[expert] += 1
+        probabilities += logits[token].softmax(-1)
+        squares += float(logits[token].exp().sum().log()) ** 2
+    number = max(len(real), 1)
+    balance = n_experts * sum(c * float(p) for c, p in zip(counts, probabilities, strict=True)) / number**2
+    assert load_balancing_loss(logits, experts, mask).item() == pytest.approx(balance, abs=1e-12)
+    assert router_z_loss(logits, mask).item() == pytest.approx(squares / number, abs=1e-12)
+    if n:
+        assert load_balancing_loss(torch.zeros_like(logits), experts).item() == pytest.approx(top_k)
