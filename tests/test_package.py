@@ -41,7 +41,7 @@ def test_the_wheel_works_on_its_own(installed: Path, tmp_path: Path):
     assert str(ROOT / "geminiq") not in where
     code = "from geminiq.utils.config import *; print([load_config(name).model.d_model for name in preset_names()])"
     presets = run(installed / "python", "-c", code, folder=tmp_path)
-    assert presets.strip() == "[1024, 768, 384, 192]"
+    assert presets.strip() == "[1024, 768, 384, 192, 192]"
     run(installed / "geminiq", "train", "--config", "tiny", *SMALL, folder=tmp_path)
     written = run(installed / "geminiq", "generate", "--checkpoint", "runs/tiny", "--prompt", "The ", folder=tmp_path)
     assert written.startswith("The ")
@@ -54,8 +54,9 @@ def test_the_environment_check_says_what_is_missing(installed: Path, tmp_path: P
 
 
 def test_importing_brings_in_only_what_is_needed(tmp_path: Path):
-    unwanted = "{'nbdev', 'fastcore', 'transformers', 'IPython', 'jupyter_core', 'matplotlib', 'ipywidgets'}"
-    for modules in ("geminiq", "geminiq.training.trainer, geminiq.generation.chat, geminiq.cli"):
+    unwanted = "{'nbdev', 'fastcore', 'transformers', 'IPython', 'jupyter_core', 'matplotlib', 'ipywidgets', 'sklearn'}"
+    for modules in ("geminiq", "geminiq.training.trainer, geminiq.generation.chat, geminiq.cli",
+                    "geminiq.models.vision, geminiq.models.moe, geminiq.models.efficient_attention"):
         code = f"import sys, {modules}; print(sorted({unwanted} & sys.modules.keys()))"
         brought = run(sys.executable, "-c", code, folder=tmp_path)
         assert brought.strip() == "[]", modules

@@ -66,7 +66,7 @@ class Check(NamedTuple):
     remedy: str = ""  # if not: what to do
 
 PACKAGES = {"torch": "", "sentencepiece": "", "safetensors": "", "pydantic": "", "matplotlib": "",
-            "jupyterlab": "[course]", "ipywidgets": "[course]"}  # package: the extra that brings it
+            "ipywidgets": "", "jupyterlab": "[course]", "scikit-learn": "[course]"}  # package: the extra that brings it
 
 
 def check_package(name: str,        # as pip knows it

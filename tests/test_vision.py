@@ -1,0 +1,269 @@
+"""The vision encoder: against one matrix product, against itself shuffled, and against ViT and CLIP of transformers."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import datasets
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedModel, ViTConfig, ViTModel
+from transformers.models.vit import modeling_vit
+
+from geminiq.models.vision import (
+    ImageClassifier,
+    PatchEmbedding,
+    VisionConfig,
+    VisionEncoder,
+    load_digits,
+    resize_positions,
+)
+from geminiq.utils.device import UserError
+
+TOLERANCE = 1e-12   # relative to the largest number
+SIDE, PATCH, CHANNELS, D_MODEL, D_FF, LAYERS, HEADS = 12, 3, 2, 16, 24, 3, 4
+OF_VIT = {"embeddings.cls_token": "cls", "embeddings.position_embeddings": "position",
+          "embeddings.patch_embeddings.projection": "patches.projection", "layers": "blocks",
+          "layernorm_before": "attention_norm", "layernorm_after": "feed_forward_norm", "layernorm": "norm",
+          "attention.q_proj": "attention.query", "attention.k_proj": "attention.key", "attention.v_proj": "attention.value",
+          "attention.o_proj": "attention.output", "mlp.fc1": "feed_forward.up", "mlp.fc2": "feed_forward.down"}
+OF_CLIP = {"embeddings.class_embedding": "cls", "embeddings.position_embedding.weight": "position",
+           "embeddings.patch_embedding": "patches.projection", "pre_layrnorm": "embedding_norm", "encoder.layers": "blocks",
+           "layer_norm1": "attention_norm", "layer_norm2": "feed_forward_norm", "post_layernorm": "norm",
+           "self_attn.q_proj": "attention.query", "self_attn.k_proj": "attention.key", "self_attn.v_proj": "attention.value",
+           "self_attn.out_proj": "attention.output", "mlp.fc1": "feed_forward.up", "mlp.fc2": "feed_forward.down"}
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    """Random numbers in float64."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def agree(ours: Tensor, theirs: Tensor) -> None:
+    """Equal up to rounding in float64."""
+    assert ours.dtype == theirs.dtype == torch.float64
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max()
+
+
+@settings(deadline=None)
+@given(size=st.integers(1, 5), rows=st.integers(1, 4), columns=st.integers(1, 4), channels=st.integers(1, 4),
+       width=st.integers(1, 9), batch=st.integers(1, 3), seed=st.integers(0, 2**31))
+def test_patches_are_unfold_and_one_matrix(size: int, rows: int, columns: int, channels: int, width: int, batch: int,
+                                           seed: int) -> None:
+    layer = PatchEmbedding((rows * size, columns * size), size, channels, width).double()
+    images = random(batch, channels, rows * size, columns * size, seed=seed)
+    patches = F.unfold(images, size, stride=size).transpose(1, 2)   # (B, n, C·p·p)
+    assert layer.grid == (rows, columns)
+    agree(layer(images), patches @ layer.projection.weight.flatten(1).T + layer.projection.bias)
+
+
+@settings(deadline=None, max_examples=30)
+@given(rows=st.integers(1, 4), columns=st.integers(1, 4), size=st.integers(1, 3), seed=st.integers(0, 2**31), data=st.data())
+def test_patches_shuffled_with_their_positions(rows: int, columns: int, size: int, seed: int, data: st.DataObject) -> None:
+    """CLS does not notice; the patches come out in the new order."""
+    order = torch.tensor(data.draw(st.permutations(range(rows * columns))))
+    image_size = (rows * size, columns * size)
+    model = VisionEncoder(VisionConfig(image_size=image_size, patch_size=size, n_channels=2, d_model=8)).double()
+    images = random(2, 2, *image_size, seed=seed)
+    puzzle = F.fold(F.unfold(images, size, stride=size)[..., order], image_size, size, stride=size)
+    with torch.no_grad():
+        before = model(images)
+        model.position[1:] = model.position[1:][order]
+        after = model(puzzle)
+    agree(after[:, 0], before[:, 0])
+    agree(after[:, 1:], before[:, 1:][:, order])
+
+
+@given(rows=st.integers(1, 5), columns=st.integers(1, 5), new_rows=st.integers(1, 9), new_columns=st.integers(1, 9),
+       seed=st.integers(0, 2**31))
+def test_resized_positions(rows: int, columns: int, new_rows: int, new_columns: int, seed: int) -> None:
+    """The same size changes nothing, CLS never changes, and what is constant stays constant."""
+    position = random(1 + rows * columns, 3, seed=seed)
+    assert torch.equal(resize_positions(position, (rows, columns), (rows, columns)), position)
+    resized = resize_positions(position, (rows, columns), (new_rows, new_columns))
+    assert resized.shape == (1 + new_rows * new_columns, 3)
+    assert torch.equal(resized[0], position[0])
+    constant = position[:1].expand_as(position)
+    agree(resize_positions(constant, (rows, columns), (new_rows, new_columns)), position[:1].expand_as(resized))
+
+
+def rename(name: str, parts: dict[str, str]) -> str:
+    """A name with each of its parts replaced."""
+    return re.sub("|".join(rf"\b{re.escape(part)}\b" for part in parts), lambda match: parts[match[0]], name)
+
+
+def copied(reference: PreTrainedModel, parts: dict[str, str], **change: object) -> tuple[VisionEncoder, PreTrainedModel]:
+    """An encoder with the random weights of a reference, and the reference, in float64."""
+    reference = reference.double().eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in reference.parameters():   # so far from 0, in norms from 1, that each number counts
+            noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+            p.copy_(p + 0.1 * noise if p.ndim == 1 else 0.4 * noise)
+    config = VisionConfig(image_size=SIDE, patch_size=PATCH, n_channels=CHANNELS, d_model=D_MODEL, n_layers=LAYERS,
+                          n_heads=HEADS, d_ff=D_FF, **change)
+    model = VisionEncoder(config).double().eval()
+    state = {rename(name, parts): p for name, p in reference.named_parameters()}
+    state.setdefault("patches.projection.bias", torch.zeros(D_MODEL))   # CLIP has none
+    model.load_state_dict({name: p.reshape(model.get_parameter(name).shape) for name, p in state.items()})
+    return model, reference
+
+
+SIZES = {"image_size": SIDE, "patch_size": PATCH, "num_channels": CHANNELS, "hidden_size": D_MODEL, "num_hidden_layers": LAYERS,
+         "num_attention_heads": HEADS, "intermediate_size": D_FF}
+
+
+def vit(attention: str = "sdpa") -> tuple[VisionEncoder, ViTModel]:
+    """ViT: GELU, and an epsilon of 1e-12."""
+    config = ViTConfig(**SIZES, attn_implementation=attention)
+    return copied(ViTModel(config, add_pooling_layer=False), OF_VIT, norm_eps=config.layer_norm_eps)
+
+
+def clip() -> tuple[VisionEncoder, CLIPVisionModel]:
+    """CLIP: a norm in front of the blocks, another GELU, patches without a bias."""
+    config = CLIPVisionConfig(**SIZES, attn_implementation="sdpa")
+    return copied(CLIPVisionModel(config), OF_CLIP, norm_eps=config.layer_norm_eps, activation="quick_gelu",
+                  embedding_norm=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pair", [vit, clip])
+@pytest.mark.parametrize(("height", "width"), [(SIDE, SIDE), (18, 18), (6, 15), (3, 48)])
+def test_every_layer(pair: Callable, height: int, width: int) -> None:
+    """The stream after each layer, in images of the trained size and of others: (3, 48) has as many patches as (12, 12)."""
+    model, reference = pair()
+    images = random(3, CHANNELS, height, width)
+    theirs = reference(images, output_hidden_states=True, interpolate_pos_encoding=True)
+    assert len(theirs.hidden_states) == LAYERS + 1
+    for layer, hidden in enumerate(theirs.hidden_states):
+        agree(model.features(images, layer), hidden)
+        agree(model.features(images, layer - LAYERS - 1), hidden)
+
+
+@torch.no_grad()
+def test_output() -> None:
+    """After the last norm: all positions of ViT, and CLS of CLIP, which norms no other."""
+    images = random(3, CHANNELS, SIDE, SIDE)
+    model, reference = vit()
+    agree(model(images), reference(images).last_hidden_state)
+    model, reference = clip()
+    agree(model(images)[:, 0], reference(images).pooler_output)
+
+
+@torch.no_grad()
+def test_attention_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference takes the softmax in float32; here it is made to do so in float64."""
+    softmax = F.softmax
+    monkeypatch.setattr(modeling_vit.nn.functional, "softmax", lambda x, dim, dtype: softmax(x, dim))
+    model, reference = vit("eager")
+    images = random(2, CHANNELS, SIDE, SIDE)
+    output, weights = model(images, return_weights=True)
+    theirs = reference(images, output_attentions=True)
+    agree(weights, torch.stack(theirs.attentions, dim=1))
+    agree(output, theirs.last_hidden_state)
+
+
+def test_gradients() -> None:
+    """The gradient of ViT, number by number."""
+    model, reference = vit()
+    images, direction = random(2, CHANNELS, SIDE, SIDE), random(2, 1 + (SIDE // PATCH) ** 2, D_MODEL, seed=1)
+    (model(images) * direction).sum().backward()
+    (reference(images).last_hidden_state * direction).sum().backward()
+    ours = {name: p.grad for name, p in model.named_parameters()}
+    theirs = {rename(name, OF_VIT): p.grad for name, p in reference.named_parameters()}
+    assert ours.keys() == theirs.keys()
+    largest = max(gradient.abs().max() for gradient in theirs.values())
+    for name, gradient in ours.items():
+        assert (gradient - theirs[name].reshape(gradient.shape)).abs().max() <= TOLERANCE * largest, name
+
+
+@pytest.mark.parametrize("image_size", [8, (4, 8)])
+@pytest.mark.parametrize("embedding_norm", [False, True])
+def test_gradient_flows_everywhere(image_size: int | tuple[int, int], embedding_norm: bool) -> None:
+    """Into every parameter, also through positions for another size; a bias of keys has none, softmax ignores it."""
+    model = ImageClassifier(VisionConfig(image_size=image_size, n_channels=2, embedding_norm=embedding_norm), 5).double()
+    torch.nn.init.ones_(model.head.weight[0])   # at zero, as it starts, nothing passes the head
+    for shape in ((8, 8), (4, 8)):
+        model.zero_grad()
+        F.cross_entropy(model(random(3, 2, *shape)), torch.tensor([0, 1, 2])).backward()
+        for name, p in model.named_parameters():
+            rounding = 1e-14 if name.endswith("key.bias") else 0.0
+            assert (p.grad.abs().max() <= rounding) == ("key.bias" in name), name
+
+
+def test_training_and_evaluation_differ_by_dropout_alone() -> None:
+    images, x = random(2, 1, 8, 8), random(2, 5, 48)
+    model = VisionEncoder(VisionConfig(dropout=0.5)).double()
+    assert not torch.equal(model.embed(images), model.embed(images))
+    assert not torch.equal(model.blocks[0](x), model.blocks[0](x))
+    assert torch.equal(model.eval()(images), model(images))
+
+
+def test_the_generator_alone_decides_the_first_weights() -> None:
+    def weights(seed: int) -> Tensor:
+        model = ImageClassifier(VisionConfig(), 10, torch.Generator().manual_seed(seed))
+        return torch.cat([p.flatten() for p in model.parameters()])
+
+    first, state = weights(1), torch.get_rng_state()
+    torch.rand(1)
+    assert torch.equal(weights(1), first)
+    assert not torch.equal(weights(2), first)
+    torch.set_rng_state(state)
+    weights(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("image_size", "patch_size"), [(10, 4), ((8, 10), 4), ((10, 8), 4), (2, 4), (0, 2), (8, 0), (8, -2)])
+def test_sizes_that_do_not_fit(image_size: int | tuple[int, int], patch_size: int) -> None:
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    with pytest.raises(UserError, match=rf"{height} × {width} .* {patch_size} × {patch_size}: resize .* or change patch_size"):
+        PatchEmbedding(image_size, patch_size, 1, 8)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (2, 1, 8), (2, 3, 8, 8), (2, 8, 8, 1), (2, 1, 8, 8, 8)])
+def test_shapes_that_are_no_images(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match=rf"{re.escape(str(shape))} are not \(B, 1, height, width\)"):
+        VisionEncoder(VisionConfig())(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("side", [0, 1, 7, 9])
+def test_images_that_cannot_be_cut(side: int) -> None:
+    with pytest.raises(UserError, match=f"{side} × 8 cannot be cut"):
+        VisionEncoder(VisionConfig())(torch.zeros(1, 1, side, 8))
+
+
+@pytest.mark.parametrize("layer", [-4, 3])
+def test_layers_that_do_not_exist(layer: int) -> None:
+    with pytest.raises(UserError, match=f"layer {layer} is outside -3 … 2"):
+        VisionEncoder(VisionConfig()).features(torch.zeros(1, 1, 8, 8), layer)
+
+
+def test_heads_that_do_not_fit() -> None:
+    with pytest.raises(UserError, match="48 is not a multiple of n_heads 5"):
+        VisionEncoder(VisionConfig(n_heads=5))
+
+
+def test_digits() -> None:
+    """Every digit is in one part, the labels go with their images, and only the seed decides."""
+    digits = datasets.load_digits()
+    labels = {image.astype("float32").tobytes(): label for image, label in zip(digits.images, digits.target, strict=True)}
+    train, held_out = load_digits(7)
+    found = [(image.numpy().tobytes(), label) for part in (train, held_out)
+             for image, label in zip(part.images * 16, part.labels.tolist(), strict=True)]
+    assert len(found) == len(labels) == 1797
+    assert dict(found) == labels
+    assert all(torch.equal(a, b) for a, b in zip(held_out, load_digits(7)[1], strict=True))
+
+
+def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(UserError, match=r"pip install \"geminiq\[course\]\""):
+        load_digits()
