@@ -169,13 +169,14 @@ def test_a_checkpoint_never_replaces_another(tmp_path: Path):
 
 
 def test_a_stop_before_the_first_step_can_be_resumed_too(tmp_path: Path):
-    process = subprocess.Popen(command(tmp_path / "run", "--set", "training.eval_batches=1000000"), stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(tmp_path / "run", "--set", "training.eval_batches=1000000", steps=1_000_000),
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.readline()      # the summary: the first look at the held-out text comes next
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert ("stopped and saved" in said) == bool(checkpoints(tmp_path / "run"))
     resume = ["--resume"] if checkpoints(tmp_path / "run") else []
-    subprocess.run(command(tmp_path / "run", *resume), check=True, capture_output=True)
-    assert latest_checkpoint(tmp_path / "run").name == "step-000060"
+    steps = 3 + (int(latest_checkpoint(tmp_path / "run").name.removeprefix("step-")) if resume else 0)
+    subprocess.run(command(tmp_path / "run", *resume, steps=steps), check=True, capture_output=True)
+    assert latest_checkpoint(tmp_path / "run").name == f"step-{steps:06d}"
