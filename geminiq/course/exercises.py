@@ -185,8 +185,7 @@ class Museum:
         try:
             message = self.mistake(exercise, solution)
         except NotImplementedError:
-            print(f"○ {exercise}: not written yet. Put your code where `raise NotImplementedError` stands, "
-                  f"then run both cells.")
+            print(f"○ {exercise}: not written yet. Replace `raise NotImplementedError`, then run both cells.")
             return
         print(f"✗ {exercise}: {message}" if message else f"✓ {exercise}: right. Tests passed: {len(self.tests[exercise])}.")
         note(f"{self.topic}/{exercise}", passed=message is None)
