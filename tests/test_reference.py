@@ -23,7 +23,9 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MinPLogitsWarper,
     PreTrainedModel,
+    RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -32,7 +34,7 @@ from transformers.models.llama import modeling_llama
 
 from geminiq.generation.cache import KVCache
 from geminiq.generation.generate import generate, left_pad
-from geminiq.generation.sampling import Sampling, temperature, top_k, top_p
+from geminiq.generation.sampling import Sampling, min_p, repetition_penalty, temperature, top_k, top_p
 from geminiq.models.embeddings import RotaryEmbedding, rotate
 from geminiq.models.transformer import Transformer
 from geminiq.training.losses import cross_entropy_loss
@@ -317,6 +319,20 @@ def tied_logits() -> st.SearchStrategy[Tensor]:   # (1, V) float64
 @given(logits=distinct_logits(), k=st.integers(1, 70))
 def test_top_k(logits: Tensor, k: int) -> None:
     same_probabilities(top_k(logits, k), TopKLogitsWarper(k)(None, logits))
+
+
+@given(logits=distinct_logits(), p=st.floats(0, 1))
+def test_min_p(logits: Tensor, p: float) -> None:
+    share = logits.softmax(-1) / logits.softmax(-1).amax(-1, keepdim=True)
+    assume((share - p).abs().min() > 1e-9)   # rounding decides there
+    same_probabilities(min_p(logits, p), MinPLogitsWarper(p)(None, logits.clone()))
+
+
+@given(logits=distinct_logits(), penalty=st.floats(0.5, 2.0), seed=st.integers(0, 2**31))
+def test_repetition_penalty(logits: Tensor, penalty: float, seed: int) -> None:
+    tokens = torch.randint(logits.shape[-1], (2, 7), generator=torch.Generator().manual_seed(seed))
+    theirs = RepetitionPenaltyLogitsProcessor(penalty)(tokens, logits.clone())
+    agree(repetition_penalty(logits, tokens, penalty), theirs)
 
 
 @given(logits=tied_logits(), k=st.integers(1, 50))

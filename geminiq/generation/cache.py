@@ -29,6 +29,12 @@ class LayerKVCache:
         self.length = end
         return self._memory[0, :, :, :end], self._memory[1, :, :, :end]
 
+    def select(self,
+               rows: Tensor,   # (B',) which rows of the batch go on, and in which order
+               ) -> None:
+        "Follow a batch whose rows were put in another order, as beam search does."
+        self._memory = self._memory[:, rows]
+
     def _grow(self, like: Tensor, capacity: int) -> None:
         "Make room for `capacity` positions."
         batch, heads, _, width = like.shape
@@ -53,3 +59,8 @@ class KVCache:
     def length(self) -> int:
         "How many positions are kept."
         return self.layers[0].length
+
+    def select(self, rows: Tensor) -> None:   # (B',) which rows of the batch go on, and in which order
+        "Follow a batch whose rows were put in another order."
+        for layer in self.layers:
+            layer.select(rows)

@@ -79,6 +79,10 @@ class WindowCache:
         self.length += T
         return tuple(self._memory[:, :, :, self._start:self._end])
 
+    def select(self, rows: Tensor) -> None:   # (B',) which rows of the batch go on, and in which order
+        "Follow a batch whose rows were put in another order."
+        self._memory = self._memory[:, rows]
+
     def _move(self, like: Tensor, T: int) -> None:
         "Bring what is kept to the front of a memory with room for the new and as much again."
         n = self._end - self._start
@@ -293,6 +297,10 @@ class LinearState:
         self.total = self.total * now[..., None] + (key * left).sum(2)
         self.position, self.length = end, self.length + query.shape[2]
         return weighted / total.where(total > 0, 1.0)
+
+    def select(self, rows: Tensor) -> None:   # (B',) which rows of the batch go on, and in which order
+        "Follow a batch whose rows were put in another order."
+        self.weighted, self.total, self.position = self.weighted[rows], self.total[rows], self.position[rows]
 
 
 class LinearAttention(CausalSelfAttention):
