@@ -18,7 +18,7 @@ from .exercises import Mistake, Museum, expect
 museum = Museum("attention")
 check = museum.check
 
-# %% ../../nbs/museum/07_attention.ipynb #f2ea0896
+# %% ../../nbs/museum/07_attention.ipynb #e502b131
 def _random(*shape: int, seed: int = 0) -> Tensor:
     "Standard normal numbers, always the same."
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
@@ -28,7 +28,7 @@ def _moved(a: Tensor, b: Tensor) -> bool:
     "Whether two results differ by more than rounding."
     return not torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
 
-# %% ../../nbs/museum/07_attention.ipynb #5d16604d
+# %% ../../nbs/museum/07_attention.ipynb #9c9fa306
 @museum.test("softmax")
 def _softmax_by_hand(softmax):
     "(ln 3, 0) gives (¾, ¼)"
@@ -62,12 +62,12 @@ def _softmax_of_large_scores(softmax):
         "the row of zeros became NaN: subtract the largest score of each row, not that of the whole tensor":
             tensor([[.5, .5], [torch.nan, torch.nan]])})
 
-# %% ../../nbs/museum/07_attention.ipynb #96445ce8
+# %% ../../nbs/museum/07_attention.ipynb #718a893d
 @museum.wrong("softmax", earns="exponentiate them first")
 def _shares_of_the_sum(x):
     return x / x.sum(-1, keepdim=True)
 
-# %% ../../nbs/museum/07_attention.ipynb #c74da963
+# %% ../../nbs/museum/07_attention.ipynb #869ef156
 @museum.wrong("softmax", earns="columns sum to one")
 def _softmax_over_the_queries(x):
     return torch.softmax(x, dim=0)
@@ -77,18 +77,18 @@ def _softmax_over_the_queries(x):
 def _softmax_over_everything(x):
     return x.exp() / x.exp().sum()
 
-# %% ../../nbs/museum/07_attention.ipynb #5a45654f
+# %% ../../nbs/museum/07_attention.ipynb #50990ccf
 @museum.wrong("softmax", earns="overflows")
 def _softmax_as_on_paper(x):
     return x.exp() / x.exp().sum(-1, keepdim=True)
 
-# %% ../../nbs/museum/07_attention.ipynb #940149b4
+# %% ../../nbs/museum/07_attention.ipynb #7cd7d796
 @museum.wrong("softmax", earns="of each row, not that of the whole")
 def _one_maximum_for_all_rows(x):
     e = (x - x.max()).exp()
     return e / e.sum(-1, keepdim=True)
 
-# %% ../../nbs/museum/07_attention.ipynb #1b998d6f
+# %% ../../nbs/museum/07_attention.ipynb #2c23c946
 @museum.right("softmax")
 def _softmax_by_exp(x):
     e = (x - x.amax(-1, keepdim=True)).exp()
@@ -108,7 +108,7 @@ def _softmax_row_by_row(x):
     e = [exp(score - largest) for score in x.tolist()]
     return tensor([term / sum(e) for term in e])
 
-# %% ../../nbs/museum/07_attention.ipynb #bf99f426
+# %% ../../nbs/museum/07_attention.ipynb #3fef280a
 def _scores(query: Tensor, key: Tensor) -> Tensor:
     "What softmax is taken of."
     return query @ key.transpose(-2, -1) / sqrt(query.shape[-1])
@@ -180,7 +180,7 @@ def _attention_that_may_look_nowhere(attention):
         "a query that may look nowhere gets the mean of everything: all its scores are equally low, so softmax makes them "
         "equal. Set hidden weights to zero after softmax": value.mean(-2)})
 
-# %% ../../nbs/museum/07_attention.ipynb #444f7def
+# %% ../../nbs/museum/07_attention.ipynb #8cee2ffe
 @museum.wrong("attention", earns="do not divide the scores by √E")
 def _missing_scale(query, key, value, mask=None):
     scores = query @ key.transpose(-2, -1)
@@ -210,7 +210,7 @@ def _mix(scores, value, mask=None):
     mask = torch.ones(scores.shape[-2:], dtype=torch.bool) if mask is None else mask
     return torch.softmax(scores.masked_fill(~mask, -torch.inf), -1).masked_fill(~mask, 0.) @ value
 
-# %% ../../nbs/museum/07_attention.ipynb #f343e0a0
+# %% ../../nbs/museum/07_attention.ipynb #9c28a68a
 @museum.wrong("attention", earns="exchanged query and key")
 def _query_and_key_exchanged(query, key, value, mask=None):
     return _mix(_scores(key, query), value, mask)
@@ -230,7 +230,7 @@ def _attention_over_the_heads(query, key, value, mask=None):
 def _weights_without_values(query, key, value, mask=None):
     return torch.softmax(_scores(query, key), -1)
 
-# %% ../../nbs/museum/07_attention.ipynb #beae1ac1
+# %% ../../nbs/museum/07_attention.ipynb #272f9a14
 @museum.wrong("attention", earns="upside down: True")
 def _attention_upside_down(query, key, value, mask=None):
     scores = _scores(query, key)
@@ -261,7 +261,7 @@ def _scores_plus_mask(query, key, value, mask=None):
 def _mask_ignored(query, key, value, mask=None):
     return torch.softmax(_scores(query, key), -1) @ value
 
-# %% ../../nbs/museum/07_attention.ipynb #f91f62eb
+# %% ../../nbs/museum/07_attention.ipynb #aff24488
 @museum.wrong("attention", earns="nowhere gets NaN")
 def _infinity_without_a_way_out(query, key, value, mask=None):
     scores = _scores(query, key)
@@ -277,7 +277,7 @@ def _a_large_number_for_infinity(query, key, value, mask=None):
         scores = scores.masked_fill(~mask, -1e9)
     return torch.softmax(scores, -1) @ value
 
-# %% ../../nbs/museum/07_attention.ipynb #e73aec0e
+# %% ../../nbs/museum/07_attention.ipynb #af135979
 @museum.right("attention")
 def _attention_by_loops(query, key, value, mask=None):
     output = torch.zeros_like(query)
@@ -299,7 +299,7 @@ def _attention_by_einsum(query, key, value, mask=None):
 
 _attention_by_the_kernel = museum.right("attention")(F.scaled_dot_product_attention)
 
-# %% ../../nbs/museum/07_attention.ipynb #a723d3fc
+# %% ../../nbs/museum/07_attention.ipynb #e66cb505
 @museum.test("causal_mask")
 def _four_positions(causal_mask):
     "four positions, each sees itself and the past"
@@ -323,7 +323,7 @@ def _two_new_positions(causal_mask):
         "your last query does not see the last key: you count queries from the first position, but they are the last ones. "
         "Shift the diagonal by n_keys − n_queries": tensor([[1, 0, 0, 0], [1, 1, 0, 0]]).bool()})
 
-# %% ../../nbs/museum/07_attention.ipynb #a89419c1
+# %% ../../nbs/museum/07_attention.ipynb #76d8219a
 @museum.wrong("causal_mask", earns="upside down: it is True above")
 def _upside_down_mask(n_queries, n_keys):
     return torch.ones(n_queries, n_keys, dtype=torch.bool).triu()
@@ -353,7 +353,7 @@ def _mask_of_minus_infinities(n_queries, n_keys):
 def _blind_to_the_cache(n_queries, n_keys):
     return torch.ones(n_queries, n_keys, dtype=torch.bool).tril()
 
-# %% ../../nbs/museum/07_attention.ipynb #b5937d1b
+# %% ../../nbs/museum/07_attention.ipynb #f2f4b01d
 @museum.right("causal_mask")
 def _mask_by_tril(n_queries, n_keys):
     return torch.ones(n_queries, n_keys, dtype=torch.bool).tril(n_keys - n_queries)
@@ -369,7 +369,7 @@ def _mask_by_lists(n_queries, n_keys):
     first = n_keys - n_queries
     return tensor([[s <= first + t for s in range(n_keys)] for t in range(n_queries)])
 
-# %% ../../nbs/museum/07_attention.ipynb #19b3b301
+# %% ../../nbs/museum/07_attention.ipynb #0040c173
 def _split(x: Tensor, n_heads: int) -> Tensor:
     "(B, T, D) to (B, H, T, E)."
     return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
@@ -407,7 +407,7 @@ def _module(make, dropout: float = 0.0) -> tuple[nn.Module, Tensor]:
         getattr(module, name).weight.data = _random(12, 12, seed=len(name)) / 2
     return module.eval(), _random(3, 4, 12, seed=1)
 
-# %% ../../nbs/museum/07_attention.ipynb #48544883
+# %% ../../nbs/museum/07_attention.ipynb #1255d9bf
 @museum.test("multi_head")
 @torch.no_grad()
 def _heads_side_by_side(make):
@@ -471,7 +471,7 @@ def _dropout_in_training_only(make):
     if not _moved(module(x), module(x)):
         raise Mistake("in training no weight is dropped: apply dropout to the weights")
 
-# %% ../../nbs/museum/07_attention.ipynb #1e5b2ee0
+# %% ../../nbs/museum/07_attention.ipynb #9f5c9f88
 class _Heads(nn.Module):
     "Right, in steps that can be got wrong one by one."
 
@@ -501,7 +501,7 @@ class _Heads(nn.Module):
             scores = scores.masked_fill(~self.allowed(mask), -torch.inf)
         return self.mix(self.merge(self.drop(torch.softmax(scores, -1)) @ value))
 
-# %% ../../nbs/museum/07_attention.ipynb #75c07bdb
+# %% ../../nbs/museum/07_attention.ipynb #cc8fbb19
 @museum.wrong("multi_head", earns="View as (B, T, H, E), then")
 class _Heads_by_view_alone(_Heads):
     def split(self, x): return x.view(len(x), self.n_heads, x.shape[1], -1)
@@ -518,7 +518,7 @@ class _View_in_and_view_out(_Heads):
 
     def merge(self, heads): return heads.reshape(len(heads), heads.shape[2], -1)
 
-# %% ../../nbs/museum/07_attention.ipynb #110ccd14
+# %% ../../nbs/museum/07_attention.ipynb #771a3e37
 @museum.wrong("multi_head", earns="project it with `value`")
 class _Value_projection_skipped(_Heads):
     def values(self, x): return x
@@ -555,7 +555,7 @@ class _No_output_map(_Heads):
         super().__init__(d_model, n_heads, dropout)
         del self.output
 
-# %% ../../nbs/museum/07_attention.ipynb #e31c4b54
+# %% ../../nbs/museum/07_attention.ipynb #09b29d70
 @museum.wrong("multi_head", earns="mask of another row")
 class _Mask_of_another_row(_Heads):
     def allowed(self, mask): return mask
@@ -575,7 +575,7 @@ class _No_mask_at_all(_Heads):
 class _Mask_without_the_diagonal(_Heads):
     def allowed(self, mask): return super().allowed(mask).tril(-1)
 
-# %% ../../nbs/museum/07_attention.ipynb #c6a19cec
+# %% ../../nbs/museum/07_attention.ipynb #0b0e77ea
 @museum.wrong("multi_head", earns="still dropped")
 class _Dropout_at_evaluation(_Heads):
     def drop(self, weights): return F.dropout(weights, self.dropout)
@@ -585,7 +585,7 @@ class _Dropout_at_evaluation(_Heads):
 class _Dropout_forgotten(_Heads):
     def drop(self, weights): return weights
 
-# %% ../../nbs/museum/07_attention.ipynb #41183398
+# %% ../../nbs/museum/07_attention.ipynb #dd4a8972
 museum.right("multi_head")(_Heads)
 
 
@@ -620,7 +620,7 @@ class _Heads_by_the_fused_kernel(_Heads):
         dropout = self.dropout if self.training else 0.
         return self.output(self.merge(F.scaled_dot_product_attention(query, key, value, mask, dropout)))
 
-# %% ../../nbs/museum/07_attention.ipynb #c095c68c
+# %% ../../nbs/museum/07_attention.ipynb #76ca1791
 @museum.test("grouped_query")
 def _neighbours_share(grouped_query):
     "the heads 0, 1 and 2, 3 share"
@@ -650,7 +650,7 @@ def _keys_go_with_their_values(grouped_query):
     expect("the answer with one head of keys (multi-query attention)", grouped_query(query, *alone),
            F.scaled_dot_product_attention(query, *(x.expand(-1, 6, -1, -1) for x in alone)))
 
-# %% ../../nbs/museum/07_attention.ipynb #3087cf50
+# %% ../../nbs/museum/07_attention.ipynb #9b94ea36
 @museum.wrong("grouped_query", earns="`repeat` writes 0, 1, 0, 1")
 def _groups_by_repeat(query, key, value):
     group = query.shape[1] // key.shape[1]
@@ -681,7 +681,7 @@ def _groups_without_scale(query, key, value):
     key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
     return torch.softmax(query @ key.transpose(-2, -1), -1) @ value
 
-# %% ../../nbs/museum/07_attention.ipynb #97a71bfe
+# %% ../../nbs/museum/07_attention.ipynb #f744ab0c
 @museum.right("grouped_query")
 def _groups_written_out(query, key, value):
     group = query.shape[1] // key.shape[1]

@@ -163,11 +163,11 @@ class CausalSelfAttention(MultiHeadAttention):
 
     def forward(self,
                 x: Tensor,                                       # (B, T, D)
-                rotation: Rotation | None = None,     # turns queries and keys, see `rotate`
+                rotation: Rotation | None = None,     # turns queries and keys, see rotate
                 key_mask: Tensor | None = None,       # (B, S) bool, True: a token, False: padding
                 cache: LayerCache | None = None,      # keys and values of earlier positions
                 return_weights: bool = False,         # also return the weights (B, H, T, S)
-                slopes: Tensor | None = None,         # (H,) price of distance, see `ALiBi`
+                slopes: Tensor | None = None,         # (H,) price of distance, see ALiBi
                 ) -> Tensor | tuple[Tensor, Tensor]:  # (B, T, D)
         query, key, value = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
         if rotation is not None:
@@ -190,7 +190,7 @@ class CausalSelfAttention(MultiHeadAttention):
         return self.attend(query, key, value, mask, causal=True, return_weights=return_weights, bias=bias)
 
 
-def past_bias(slopes: Tensor | None,    # (H,) price of distance, see `ALiBi`
+def past_bias(slopes: Tensor | None,    # (H,) price of distance, see ALiBi
               query: Tensor,            # (B, H, T, E)
               key: Tensor,              # (B, K, S, E), of which the last T belong to the queries
               key_mask: Tensor | None,  # (B, S) bool, True: a token, False: padding

@@ -24,7 +24,7 @@ def sliding_window_attention(query: Tensor,                   # (B, H, T, E)
                              value: Tensor,                   # (B, K, S, E)
                              window: int,                     # w: query i sees key j if 0 ≤ i − j < w
                              key_mask: Tensor | None = None,  # (B, S) bool, True: a token, False: padding
-                             slopes: Tensor | None = None,    # (H,) price of distance, see `ALiBi`
+                             slopes: Tensor | None = None,    # (H,) price of distance, see ALiBi
                              dropout: float = 0.0,
                              ) -> Tensor:                     # (B, H, T, E)
     "Attention within a window, in blocks: time and memory grow as T·w (Beltagy et al. 2020, Jiang et al. 2023)."

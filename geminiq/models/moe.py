@@ -103,8 +103,8 @@ class MoELayer(nn.Module):
                  n_shared_experts: int = 0,         # more experts, that all tokens visit
                  bias: bool = False,
                  dropout: float = 0.0,
-                 softmax_first: bool | None = None, # see `Router`
-                 noise: bool = False,               # see `Router`
+                 softmax_first: bool | None = None, # see Router
+                 noise: bool = False,               # see Router
                  ):
         super().__init__()
         if n_shared_experts < 0:
@@ -159,9 +159,9 @@ class SparseMoE(MoELayer):
     "A mixture of experts with a limited number of places, while training (Lepikhin et al. 2020, Fedus et al. 2021)."
 
     def __init__(self,
-                 *sizes: int,                           # D, N, k and F, as for `MoELayer`
+                 *sizes: int,                           # D, N, k and F, as for MoELayer
                  capacity_factor: float | None = 1.25,  # c: places, relative to equal loads; None: no limit
-                 **more,                                # the other arguments of `MoELayer`
+                 **more,                                # the other arguments of MoELayer
                  ):
         super().__init__(*sizes, **more)
         if capacity_factor is not None and not capacity_factor > 0:
@@ -214,8 +214,8 @@ def record_routing(model: nn.Module) -> Iterator[list[Routing]]:
 
 
 def routing_loss(recorded: Sequence[Routing],
-                 balance: float = 0.01,   # weight of `load_balancing_loss`
-                 z: float = 0.001,        # weight of `router_z_loss`
+                 balance: float = 0.01,   # weight of load_balancing_loss
+                 z: float = 0.001,        # weight of router_z_loss
                  ) -> Tensor:             # ()
     "What training adds to the loss of the predictions: both losses of each layer."
     if not recorded:
