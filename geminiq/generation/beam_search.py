@@ -86,7 +86,7 @@ def beam_search(model: Transformer,
     try:
         while not all(text.done for text in texts):
             seen = 0 if cache is None else cache.length
-            logits = model.head(model.features(tokens[:, seen:], key_mask, cache)[:, -1])       # (B·n, V)
+            logits = model.logits(model.features(tokens[:, seen:], key_mask, cache)[:, -1])       # (B·n, V)
             logs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1).unflatten(0, (rows, n_beams))
             scores = torch.tensor([[beam.score for beam in text.running] for text in texts], dtype=logs.dtype, device=logs.device)
             total = (logs + scores[..., None]).flatten(1)                                       # (B, n·V)

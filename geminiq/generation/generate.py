@@ -60,7 +60,7 @@ def stream(model: Transformer,
         for _ in range(max_tokens):
             seen = 0 if cache is None else cache.length
             features = model.features(tokens[:, seen:], key_mask, cache)
-            new = sampling(model.head(features[:, -1]), generator, tokens, key_mask).masked_fill(ended, pad_id)
+            new = sampling(model.logits(features[:, -1]), generator, tokens, key_mask).masked_fill(ended, pad_id)
             yield new
             ended |= torch.isin(new, stops)
             if ended.all():

@@ -6,10 +6,12 @@
 __all__ = ['ModelCache', 'Transformer', 'init_weights']
 
 # %% ../../nbs/11_transformer.ipynb #79bc3430
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .attention import LayerCache
 from .embeddings import POSITIONS, TokenEmbedding, key_positions
@@ -33,7 +35,7 @@ class Transformer(nn.Module):
                  generator: torch.Generator | None = None,   # draws the first weights; None: seed 0
                  ):
         super().__init__()
-        self.config = config
+        self.config, self.checkpoint_activations = config, False
         with torch.random.fork_rng([]):   # the parts draw first weights of their own; `init_weights` draws all anew
             self.embedding = TokenEmbedding(config.vocab_size, config.d_model)
             self.position = POSITIONS.build(config.pos_encoding, config)
@@ -50,14 +52,19 @@ class Transformer(nn.Module):
                  key_mask: Tensor | None = None,    # (B, S) bool, True: a token; S counts the cached ones too
                  cache: ModelCache | None = None,   # keys and values of earlier positions, extended in place
                  return_weights: bool = False,      # also return the attention weights (B, L, H, T, S)
+                 embedded: Tensor | None = None,    # (B, T, D) read in place of the tokens' embeddings
+                 context: Any = None,               # what the blocks' `cross` looks at
                  ) -> Tensor | tuple[Tensor, Tensor]:  # (B, T, D)
         "The stream after the last norm, from which the head predicts."
         positions = self.positions(tokens, key_mask, cache)
-        x = self.dropout(self.position.embed(self.embedding(tokens), positions))
+        x = self.embedding(tokens) if embedded is None else embedded
+        x = self.dropout(self.position.embed(x, positions))
         rotation = self.position.rotation(positions, x.dtype)
         weights = []
         for layer, block in enumerate(self.blocks):
-            x = block(x, rotation=rotation, slopes=self.position.slopes(x.device), key_mask=key_mask,
+            if self.checkpoint_activations and self.training:
+                block = partial(checkpoint, block, use_reentrant=False)
+            x = block(x, rotation=rotation, slopes=self.position.slopes(x.device), key_mask=key_mask, context=context,
                       cache=None if cache is None else cache[layer], return_weights=return_weights)
             if return_weights:
                 x, layer_weights = x
@@ -78,9 +85,15 @@ class Transformer(nn.Module):
                 return_weights: bool = False) -> Tensor | tuple[Tensor, Tensor]:   # logits (B, T, V)
         "Scores for the next token at every position; the arguments are those of `features`."
         if not return_weights:
-            return self.head(self.features(tokens, key_mask, cache))
+            return self.logits(self.features(tokens, key_mask, cache))
         x, weights = self.features(tokens, key_mask, cache, return_weights=True)
-        return self.head(x), weights
+        return self.logits(x), weights
+
+    def logits(self,
+               features: Tensor,   # (..., D)
+               ) -> Tensor:        # (..., V)
+        "What the head predicts from features."
+        return self.head(features)
 
     def num_parameters(self) -> int:
         "How many numbers are learned; a tied table counts once."

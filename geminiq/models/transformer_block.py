@@ -6,6 +6,8 @@
 __all__ = ['NORMS', 'RMSNorm', 'LayerNorm', 'TransformerBlock', 'build_feed_forward']
 
 # %% ../../nbs/09_transformer_block.ipynb #0afa6afc
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -60,17 +62,21 @@ class TransformerBlock(nn.Module):
                  attention_norm: nn.Module,      # in front of attention
                  feed_forward_norm: nn.Module,   # in front of feed-forward
                  dropout: float = 0.0,           # on what is added, while training
+                 cross: nn.Module | None = None, # adds what it finds in something else, such as an image
                  ):
         super().__init__()
         self.attention_norm, self.attention = attention_norm, attention
         self.feed_forward_norm, self.feed_forward = feed_forward_norm, feed_forward
-        self.dropout = nn.Dropout(dropout)
+        self.dropout, self.cross = nn.Dropout(dropout), cross
 
     def forward(self,
                 x: Tensor,                     # (B, T, D)
                 return_weights: bool = False,  # also return the attention weights (B, H, T, S)
+                context: Any = None,           # what `cross` looks at
                 **how,                         # rotation, key_mask, cache: passed on to attention
                 ) -> Tensor | tuple[Tensor, Tensor]:  # (B, T, D)
+        if self.cross is not None and context is not None:
+            x = self.cross(x, context)
         gathered = self.attention(self.attention_norm(x), return_weights=return_weights, **how)
         gathered, weights = gathered if return_weights else (gathered, None)
         x = x + self.dropout(gathered)
