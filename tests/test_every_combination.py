@@ -23,6 +23,13 @@ from geminiq.utils.device import make_generator
 KEYS = ("attention_type", "pos_encoding", "norm_type", "ffn_type", "use_moe")
 CHOICES = [dict(zip(KEYS, parts, strict=True)) for parts in product(ATTENTIONS, POSITIONS, NORMS, FEED_FORWARDS, (False, True))]
 VOCAB, LENGTH = 290, 24
+REFINEMENTS = [{"norm_placement": "post"}, {"norm_placement": "sandwich"}, {"qk_norm": True}, {"attention_scale": 0.3},
+               {"logit_cap": 0.5, "scale_embeddings": True}, {"activation": "relu"}, {"attention_bias": True}, {"ffn_bias": True},
+               {"layers": ({"attention_type": "sliding_window", "rope_base": 100.0}, {})},
+               {"layers": ({}, {"use_moe": True, "d_ff": 8, "n_kv_heads": 1, "pos_encoding": "none"})}]
+REFINED = [{"attention_type": attention, **refinement} for attention, refinement in product(ATTENTIONS, REFINEMENTS)
+           if not ("layers" in refinement and attention == "standard")]
+REFINED += [{"attention_type": attention, "score_cap": 0.05} for attention in ("standard", "gqa", "sliding_window")]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +51,7 @@ def batch(seed: int = 0) -> torch.Tensor:
     return torch.randint(VOCAB, (3, LENGTH), generator=make_generator(seed))
 
 
-@pytest.mark.parametrize("choices", CHOICES, ids=lambda choices: "-".join(str(value) for value in choices.values()))
+@pytest.mark.parametrize("choices", CHOICES + REFINED, ids=lambda choices: "-".join(str(value) for value in choices.values()))
 def test_one_step_lowers_the_loss_and_the_cache_changes_nothing(choices: dict, tokenizer: Tokenizer, tmp_path: Path):
     model, tokens = small(**choices), batch()
     key_mask = torch.arange(LENGTH) >= torch.tensor([0, 3, 9])[:, None]
@@ -79,3 +86,15 @@ def test_the_weights_that_are_drawn_are_those_that_are_used(attention: str):
     assert_close(logits, model(tokens), atol=1e-12, rtol=0)
     assert weights.shape == (3, 2, 4, LENGTH, LENGTH)
     assert not weights.triu(1).any()
+
+
+@pytest.mark.parametrize("choices", [choices for choices in REFINED if choices["attention_type"] == "gqa"], ids=str)
+def test_a_refinement_is_not_without_effect(choices: dict):
+    "The same weights, where there are any, predict something else."
+    plain, refined = (small(**which).requires_grad_(False) for which in ({"attention_type": "gqa"}, choices))
+    for name, parameter in refined.named_parameters():
+        if name.endswith("bias"):
+            parameter.normal_(0, 0.5, generator=make_generator(1))
+    refined.load_state_dict({name: weight for name, weight in plain.state_dict().items()
+                             if name in refined.state_dict() and refined.state_dict()[name].shape == weight.shape}, strict=False)
+    assert (refined(batch()) - plain(batch())).abs().max() > 1e-6

@@ -31,9 +31,12 @@ def attention_weights(query: Tensor,               # (B, H, T, E)
                       key: Tensor,                 # (B, H, S, E)
                       mask: Tensor | None = None,  # bool, broadcasts to (B, H, T, S); True: may look
                       bias: Tensor | None = None,  # added to the scores, broadcasts to (B, H, T, S)
+                      cap: float | None = None,    # c: scores are bent so that none is beyond ±c
                       ) -> Tensor:                 # (B, H, T, S)
     "softmax(QKᵀ/√E): how much each query takes from each key."
     scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
     if bias is not None:
         scores = scores + bias
     if mask is None:
@@ -67,22 +70,25 @@ def scaled_dot_product_attention(query: Tensor,                # (B, H, T, E)
                                  dropout: float = 0.0,         # probability of dropping a weight
                                  return_weights: bool = False, # also return the weights (B, H, T, S)
                                  bias: Tensor | None = None,   # added to the scores, broadcasts to (B, H, T, S)
+                                 cap: float | None = None,     # c: scores are bent so that none is beyond ±c
                                  ) -> Tensor | tuple[Tensor, Tensor]:  # (B, H, T, E)
     "softmax(QKᵀ/√E) V; a query that may look nowhere gets zeros (Vaswani et al. 2017, equation 1)."
     check_shapes(query, key, value, mask)
     n_queries, n_keys = query.shape[2], key.shape[2]
-    built_in = causal and mask is bias is None and n_queries == n_keys and not return_weights   # the kernel's own mask
+    fused = not return_weights and cap is None
+    built_in = fused and causal and mask is bias is None and n_queries == n_keys     # the kernel's own mask
     if causal and n_queries > 1 and not built_in:
         past = causal_mask(n_queries, n_keys, query.device)
         mask = past if mask is None else mask & past
-    if not return_weights:
+    if fused:
         table = bias if mask is None else mask if bias is None else bias.masked_fill(~mask, -torch.inf)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=table, is_causal=built_in, dropout_p=dropout,
                                               enable_gqa=query.shape[1] != key.shape[1])
     group = query.shape[1] // key.shape[1]                            # query heads per key head
     key, value = (x.repeat_interleave(group, dim=1) for x in (key, value))
-    weights = attention_weights(query, key, mask, bias)
-    return F.dropout(weights, dropout) @ value, weights
+    weights = attention_weights(query, key, mask, bias, cap)
+    output = F.dropout(weights, dropout) @ value
+    return (output, weights) if return_weights else output
 
 # %% ../../nbs/07_attention.ipynb #9339b9d2
 class MultiHeadAttention(nn.Module):
@@ -109,6 +115,7 @@ class MultiHeadAttention(nn.Module):
         self.key = nn.Linear(d_context, n_kv_heads * self.d_head, bias=bias)
         self.value = nn.Linear(d_context, n_kv_heads * self.d_head, bias=bias)
         self.output = nn.Linear(n_heads * self.d_head, d_model, bias=bias)
+        self.score_cap: float | None = None     # c: scores are bent so that none is beyond ±c
 
     def forward(self,
                 x: Tensor,                      # (B, T, D) what looks
@@ -126,6 +133,12 @@ class MultiHeadAttention(nn.Module):
         "Cut the last dimension into heads."
         return x.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
 
+    def merge(self,
+              heads: Tensor,   # (B, H, T, E)
+              ) -> Tensor:     # (B, T, D)
+        "Put the heads side by side, and mix them by the output map."
+        return self.output(heads.transpose(1, 2).flatten(-2))   # (B, H, T, E) -> (B, T, H·E) -> (B, T, D)
+
     def attend(self,
                query: Tensor,                 # (B, H, T, E)
                key: Tensor,                   # (B, K, S, E)
@@ -137,15 +150,14 @@ class MultiHeadAttention(nn.Module):
                ) -> Tensor | tuple[Tensor, Tensor]:  # (B, T, D)
         "Attention in every head, then the heads side by side, mixed by the output map."
         dropout = self.dropout if self.training else 0.0
-        mixed = scaled_dot_product_attention(query, key, value, mask, causal, dropout, return_weights, bias)
-        heads, weights = mixed if return_weights else (mixed, None)
-        output = self.output(heads.transpose(1, 2).flatten(-2))   # (B, H, T, E) -> (B, T, H·E) -> (B, T, D)
-        return (output, weights) if return_weights else output
+        found = scaled_dot_product_attention(query, key, value, mask, causal, dropout, return_weights, bias, self.score_cap)
+        return (self.merge(found[0]), found[1]) if return_weights else self.merge(found)
 
     @classmethod
     def from_config(cls, config) -> "MultiHeadAttention":
         "Built from a model configuration."
-        return cls(config.d_model, config.n_heads, config.n_kv_heads, config.d_head, config.bias, config.dropout)
+        return cls(config.d_model, config.n_heads, config.n_kv_heads, config.d_head, config.attention_bias,
+                   config.dropout)
 
 # %% ../../nbs/07_attention.ipynb #71b44b78
 class LayerCache(Protocol):
@@ -161,6 +173,18 @@ class LayerCache(Protocol):
 class CausalSelfAttention(MultiHeadAttention):
     "Self-attention in which no position sees a later one."
 
+    def __init__(self,
+                 d_model: int,                    # D
+                 n_heads: int,                    # H
+                 n_kv_heads: int | None = None,   # K, a divisor of H; None: as many as H
+                 d_head: int | None = None,       # E; None: D/H
+                 bias: bool = False,              # add a bias in the four linear maps
+                 dropout: float = 0.0,            # on the attention weights, while training
+                 ):
+        super().__init__(d_model, n_heads, n_kv_heads, d_head, bias, dropout)
+        self.query_norm, self.key_norm = nn.Identity(), nn.Identity()   # what queries and keys pass before they meet
+        self.query_factor = 1.0                                         # what queries are multiplied by
+
     def forward(self,
                 x: Tensor,                                       # (B, T, D)
                 rotation: Rotation | None = None,     # turns queries and keys, see rotate
@@ -169,12 +193,20 @@ class CausalSelfAttention(MultiHeadAttention):
                 return_weights: bool = False,         # also return the weights (B, H, T, S)
                 slopes: Tensor | None = None,         # (H,) price of distance, see ALiBi
                 ) -> Tensor | tuple[Tensor, Tensor]:  # (B, T, D)
-        query, key, value = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
+        query, key, value = self.heads(x)
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
         if cache is not None:
             key, value = cache.append(key, value)
         return self.look_back(query, key, value, key_mask, slopes, return_weights)
+
+    def heads(self,
+              x: Tensor,   # (B, T, D)
+              ) -> tuple[Tensor, Tensor, Tensor]:  # (B, H, T, E), (B, K, T, E), (B, K, T, E)
+        "The query, key and value of every position, in every head."
+        query, key, value = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
+        query = self.query_norm(query)
+        return query if self.query_factor == 1 else query * self.query_factor, self.key_norm(key), value
 
     def look_back(self,
                   query: Tensor,             # (B, H, T, E)

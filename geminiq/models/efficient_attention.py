@@ -26,6 +26,7 @@ def sliding_window_attention(query: Tensor,                   # (B, H, T, E)
                              key_mask: Tensor | None = None,  # (B, S) bool, True: a token, False: padding
                              slopes: Tensor | None = None,    # (H,) price of distance, see ALiBi
                              dropout: float = 0.0,
+                             cap: float | None = None,        # c: scores are bent so that none is beyond ±c
                              ) -> Tensor:                     # (B, H, T, E)
     "Attention within a window, in blocks: time and memory grow as T·w (Beltagy et al. 2020, Jiang et al. 2023)."
     check_shapes(query, key, value)
@@ -52,7 +53,7 @@ def sliding_window_attention(query: Tensor,                   # (B, H, T, E)
         positions = key_positions(S, tokens)
         behind = F.pad(positions[:, -T:], (0, end)).unflatten(1, (-1, block)).flatten(0, 1)
         bias = distance_bias(slopes, behind, stretches(F.pad(positions, (front, end)), 1).flatten(0, 1), query.dtype)
-    output = scaled_dot_product_attention(queries, keys, values, mask, dropout=dropout, bias=bias)   # (B·N, H, block, E)
+    output = scaled_dot_product_attention(queries, keys, values, mask, dropout=dropout, bias=bias, cap=cap)   # (B·N, H, block, E)
     return output.unflatten(0, (B, -1)).transpose(1, 2).flatten(2, 3)[:, :, :T]
 
 # %% ../../nbs/25_efficient_attention.ipynb #a19100a6
@@ -121,12 +122,13 @@ class SlidingWindowAttention(CausalSelfAttention):
             bias = past_bias(slopes, query, key, tokens)
             return self.attend(query, key, value, mask, causal=True, return_weights=True, bias=bias)
         dropout = self.dropout if self.training else 0.0
-        heads = sliding_window_attention(query, key, value, self.window, tokens, slopes, dropout)
-        return self.output(heads.transpose(1, 2).flatten(-2))
+        heads = sliding_window_attention(query, key, value, self.window, tokens, slopes, dropout, self.score_cap)
+        return self.merge(heads)
 
     @classmethod
     def from_config(cls, config) -> "SlidingWindowAttention":
-        return cls(config.d_model, config.n_heads, config.window, config.n_kv_heads, config.d_head, config.bias, config.dropout)
+        return cls(config.d_model, config.n_heads, config.window, config.n_kv_heads, config.d_head,
+                   config.attention_bias, config.dropout)
 
 # %% ../../nbs/25_efficient_attention.ipynb #35a55532
 class StridedPattern:
@@ -234,7 +236,7 @@ class SparseAttention(CausalSelfAttention):
         heads = heads.take_along_dim(place, dim=2)
         if key_mask is not None:
             heads = heads.masked_fill(~key_mask[:, None, -T:, None], 0.0)           # padding sees nothing
-        return self.output(heads.transpose(1, 2).flatten(-2))
+        return self.merge(heads)
 
     def _fine_print(self, pairs: Tensor, first: int, n_tokens: Tensor, slopes: Tensor | None, dtype: torch.dtype):
         "Within each pair of blocks: who may look at whom, and the price of distance."
@@ -251,7 +253,7 @@ class SparseAttention(CausalSelfAttention):
     @classmethod
     def from_config(cls, config) -> "SparseAttention":
         return cls(config.d_model, config.n_heads, PATTERNS[config.sparse_pattern](), config.block_size, config.n_kv_heads,
-                   config.d_head, config.bias)
+                   config.d_head, config.attention_bias)
 
 # %% ../../nbs/25_efficient_attention.ipynb #11ae41e5
 def feature_map(x: Tensor) -> Tensor:
@@ -323,7 +325,7 @@ class LinearAttention(CausalSelfAttention):
 
     def forward(self, x, rotation=None, key_mask=None, cache=None, return_weights=False, slopes=None):
         state, T = cache or LinearState(), x.shape[1]
-        query, key, value = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
+        query, key, value = self.heads(x)
         group = self.n_heads // self.n_kv_heads
         key, value = (part.repeat_interleave(group, dim=1) for part in (key, value))
         query, key = feature_map(query), feature_map(key)
@@ -337,7 +339,7 @@ class LinearAttention(CausalSelfAttention):
             part = slice(start, start + self.chunk)
             turn = rotation and Rotation(rotation.cosine[:, :, part], rotation.sine[:, :, part], rotation.interleaved)
             heads.append(state.attend(query[:, :, part], key[:, :, part], value[:, :, part], positions[:, part], turn, slopes))
-        output = self.output(torch.cat(heads, dim=2).transpose(1, 2).flatten(-2))
+        output = self.merge(torch.cat(heads, dim=2))
         return (output, weights) if return_weights else output
 
     def weights(self, query, key, positions, rotation, slopes, state) -> Tensor:   # (B, H, T, T)
@@ -351,7 +353,7 @@ class LinearAttention(CausalSelfAttention):
 
     @classmethod
     def from_config(cls, config) -> "LinearAttention":
-        return cls(config.d_model, config.n_heads, config.n_kv_heads, config.d_head, config.bias)
+        return cls(config.d_model, config.n_heads, config.n_kv_heads, config.d_head, config.attention_bias)
 
 # %% ../../nbs/25_efficient_attention.ipynb #0160bd59
 class FlashAttentionSimulator:

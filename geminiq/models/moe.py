@@ -69,9 +69,10 @@ class Expert(nn.Module):
                  ffn_type: str = "swiglu",   # the kind, a name in FEED_FORWARDS
                  bias: bool = False,
                  dropout: float = 0.0,
+                 activation: str | None = None,   # a name in ACTIVATIONS; None: that of the kind
                  ):
         super().__init__()
-        config = SimpleNamespace(d_model=d_model, d_ff=d_ff, bias=bias, dropout=dropout)
+        config = SimpleNamespace(d_model=d_model, d_ff=d_ff, ffn_bias=bias, dropout=dropout, activation=activation)
         self.feed_forward = FEED_FORWARDS.build(ffn_type, config)
 
     def forward(self,
@@ -105,14 +106,16 @@ class MoELayer(nn.Module):
                  dropout: float = 0.0,
                  softmax_first: bool | None = None, # see Router
                  noise: bool = False,               # see Router
+                 activation: str | None = None,     # see Expert
                  ):
         super().__init__()
         if n_shared_experts < 0:
             raise UserError(f"n_shared_experts {n_shared_experts} is below 0: use 0 for none")
         d_ff = d_ff or FEED_FORWARDS[FEED_FORWARDS.check(ffn_type)].default_d_ff(d_model)
         self.router = Router(d_model, n_experts, top_k, softmax_first, noise)
-        self.experts = nn.ModuleList(Expert(d_model, d_ff, ffn_type, bias, dropout) for _ in range(n_experts))
-        self.shared = Expert(d_model, n_shared_experts * d_ff, ffn_type, bias, dropout) if n_shared_experts else None
+        self.experts = nn.ModuleList(Expert(d_model, d_ff, ffn_type, bias, dropout, activation) for _ in range(n_experts))
+        shared = (d_model, n_shared_experts * d_ff, ffn_type, bias, dropout, activation)
+        self.shared = Expert(*shared) if n_shared_experts else None
         self.dropped = 0   # how many choices of the last tokens found no place
 
     def capacity(self, n_tokens: int) -> int:
@@ -152,7 +155,7 @@ class MoELayer(nn.Module):
     def from_config(cls, config, **more) -> "MoELayer":
         "Built from a model configuration."
         return cls(config.d_model, config.num_experts, config.top_k, config.d_ff, config.ffn_type, config.n_shared_experts,
-                   config.bias, config.dropout, config.softmax_first, config.router_noise, **more)
+                   config.ffn_bias, config.dropout, config.softmax_first, config.router_noise, config.activation, **more)
 
 # %% ../../nbs/26_moe.ipynb #2fc97e07
 class SparseMoE(MoELayer):
