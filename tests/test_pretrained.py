@@ -1,0 +1,213 @@
+"""Published architectures: what `transformers` writes is read, and gives the same numbers, texts and gradients.
+
+Each reference is built in memory from its configuration, with random weights, and written to a folder of the test.
+`transformers` computes norms, rotary angles and some softmaxes in float32 whatever the dtype of the model. The fixture
+`exact` lifts those casts: formulas are compared, not rounding.
+"""
+
+import copy
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
+
+import pytest
+import torch
+import transformers
+from test_reference import ExactTorch
+from torch import Tensor
+from torch.nn import functional as F
+
+from geminiq.generation.beam_search import beam_search
+from geminiq.generation.cache import KVCache
+from geminiq.generation.generate import generate
+from geminiq.generation.sampling import Sampling
+from geminiq.models.pretrained import load_pretrained
+from geminiq.models.transformer import Transformer
+from geminiq.training.losses import cross_entropy_loss
+from geminiq.utils.device import make_generator
+
+VOCAB, LENGTH = 61, 20
+SHAPE = {"vocab_size": VOCAB, "max_position_embeddings": 48, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "intermediate_size": 24, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+GPT2 = {"vocab_size": VOCAB, "n_positions": 48, "n_embd": 16, "n_layer": 3, "n_head": 4, "bos_token_id": None,
+        "eos_token_id": None}
+ALONE = {"num_key_value_heads": 1}
+ODD = {"hidden_size": 18, "num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 6}
+EACH_ITS_OWN = {"num_key_value_heads": 4}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 24, "rope_theta": 500.0}
+LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
+WINDOW = {"sliding_window": 5}
+CAPS = {"attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.0, "query_pre_attn_scalar": 7}
+GEMMA = {"head_dim": 8, **WINDOW}
+LOCAL_AND_GLOBAL = {"full_attention": LINEAR, "sliding_attention": {"rope_type": "default", "rope_theta": 100.0}}
+
+
+class Case(NamedTuple):
+    "A reference."
+    family: str
+    what: str
+    settings: dict
+
+
+CASES = [
+    Case("GPT2", "tied", GPT2), Case("GPT2", "untied", {**GPT2, "tie_word_embeddings": False, "n_inner": 20}),
+    Case("GPT2", "relu and 2 heads", {**GPT2, "n_head": 2, "activation_function": "relu", "layer_norm_epsilon": 1e-3}),
+    Case("Llama", "1: a key for every head", SHAPE | EACH_ITS_OWN),
+    Case("Llama", "2: grouped, tied", {**SHAPE, "tie_word_embeddings": True}),
+    Case("Llama", "3: scaled", {**SHAPE, "rope_parameters": LLAMA3}),
+    Case("Llama", "scaled evenly", {**SHAPE, "rope_parameters": LINEAR}),
+    Case("Llama", "biases, odd", SHAPE | ODD | {"attention_bias": True, "mlp_bias": True}),
+    Case("Llama", "biases in attention alone", SHAPE | ALONE | {"attention_bias": True}),
+    Case("Mistral", "window", SHAPE | WINDOW), Case("Mistral", "no window", SHAPE | {"sliding_window": None}),
+    Case("Mistral", "window of two, odd", SHAPE | ODD | {"sliding_window": 2}),
+    Case("Mistral", "wide heads, one key", SHAPE | ALONE | WINDOW | {"head_dim": 10}),
+    Case("Mixtral", "two of four", SHAPE | {"num_local_experts": 4}),
+    Case("Mixtral", "three of five, window, tied",
+         SHAPE | WINDOW | {"num_local_experts": 5, "num_experts_per_tok": 3, "tie_word_embeddings": True}),
+    Case("Mixtral", "odd", SHAPE | ODD | {"num_local_experts": 3}),
+    Case("Qwen3", "wide heads", SHAPE | {"head_dim": 10}),
+    Case("Qwen3", "windows in later layers, tied",
+         SHAPE | WINDOW | {"head_dim": 8, "use_sliding_window": True, "max_window_layers": 1, "tie_word_embeddings": True}),
+    Case("Qwen3", "biases, odd, scaled", SHAPE | ODD | {"attention_bias": True, "rope_parameters": LLAMA3}),
+    Case("Qwen3Moe", "shares of all", SHAPE | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+                                               "head_dim": 8}),
+    Case("Qwen3Moe", "shares of the chosen, a plain layer",
+         SHAPE | {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 8, "norm_topk_prob": True,
+                  "mlp_only_layers": [1]}),
+    Case("Qwen3Moe", "every other layer, one key",
+         SHAPE | ALONE | {"num_experts": 3, "num_experts_per_tok": 1, "moe_intermediate_size": 12, "decoder_sparse_step": 2,
+                          "num_hidden_layers": 4}),
+    Case("Gemma2", "capped", SHAPE | GEMMA | CAPS), Case("Gemma2", "not capped", SHAPE | GEMMA | {
+        "attn_logit_softcapping": None, "final_logit_softcapping": None, "query_pre_attn_scalar": 8}),
+    Case("Gemma2", "odd, biases, untied", SHAPE | GEMMA | CAPS | ODD | {"attention_bias": True, "tie_word_embeddings": False}),
+    Case("Gemma3", "near and far", SHAPE | GEMMA | {"num_hidden_layers": 7, "rope_parameters": LOCAL_AND_GLOBAL}),
+    Case("Gemma3", "one key, own pattern", SHAPE | GEMMA | ALONE | {
+        "layer_types": ["full_attention", "sliding_attention", "sliding_attention"]}),
+    Case("Gemma3", "odd, untied, capped", SHAPE | GEMMA | ODD | {
+        "tie_word_embeddings": False, "final_logit_softcapping": 2.0, "num_hidden_layers": 6}),
+]
+
+
+def reference(case: Case) -> transformers.PreTrainedModel:
+    "A model of `transformers` with weights of a size at which every one counts."
+    name = {"Gemma3": "Gemma3Text"}.get(case.family, case.family)
+    config = getattr(transformers, f"{name}Config")(**case.settings)
+    head = "LMHeadModel" if case.family == "GPT2" else "ForCausalLM"
+    config._attn_implementation, config._experts_implementation = "eager", "eager"
+    model = getattr(transformers, f"{case.family}{head}")(config).double().eval()
+    generator = make_generator(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+            p.copy_(p + 0.1 * noise if p.ndim == 1 else 0.4 * noise)
+    if case.family.startswith("Gemma"):   # √D, which they round to float32
+        model.model.embed_tokens.embed_scale = torch.tensor(config.hidden_size, dtype=torch.float64).sqrt()
+    return model
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    "Let the references compute in float64 where they say float32."
+    for name in ("gpt2", "llama", "mistral", "mixtral", "qwen3", "qwen3_moe", "gemma2", "gemma3"):
+        monkeypatch.setattr(import_module(f"transformers.models.{name}.modeling_{name}"), "torch", ExactTorch())
+    monkeypatch.setattr(import_module("transformers.modeling_rope_utils"), "torch", ExactTorch())
+    monkeypatch.setattr(Tensor, "float", Tensor.double)
+
+
+class Pair(NamedTuple):
+    "The same weights twice."
+    theirs: transformers.PreTrainedModel
+    ours: Transformer
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case.family}: {case.what}")
+def case(request: pytest.FixtureRequest) -> Case:
+    "Each of them."
+    return request.param
+
+
+@pytest.fixture
+def pair(case: Case, tmp_path: Path) -> Pair:
+    "The reference, and what we make of its folder."
+    theirs = reference(case)
+    theirs.save_pretrained(tmp_path / "published")
+    return Pair(theirs, load_pretrained(tmp_path / "published").model.eval())
+
+
+def relative(ours: Tensor, theirs: Tensor) -> float:
+    "The largest difference, relative to the largest number."
+    assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+def texts() -> tuple[Tensor, Tensor]:
+    "Three texts of different lengths, and where in a row their tokens are, when filled up at the left."
+    lengths = torch.tensor([LENGTH, LENGTH - 3, LENGTH - 9])
+    tokens = torch.randint(VOCAB, (3, LENGTH), generator=make_generator(1))
+    return tokens, torch.arange(LENGTH) >= LENGTH - lengths[:, None]
+
+
+def test_logits(pair: Pair) -> None:
+    tokens, left = texts()
+    for mask in (torch.ones_like(left), left, left.flip(1)):
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        with torch.no_grad():
+            theirs = pair.theirs(tokens, attention_mask=mask.long(), position_ids=positions).logits
+            ours = pair.ours(tokens, mask)
+        assert relative(ours[mask], theirs[mask]) < 1e-9
+
+
+def test_cached_steps(pair: Pair) -> None:
+    tokens, mask = texts()
+    positions, whole = (mask.cumsum(-1) - 1).clamp(min=0), None
+    cache, ours, start = KVCache(pair.ours), [], 0
+    with torch.no_grad():
+        whole = pair.theirs(tokens, attention_mask=mask.long(), position_ids=positions).logits
+        for size in (9, 1, 1, 6, 3):
+            ours.append(pair.ours(tokens[:, start:start + size], mask[:, :start + size], cache))
+            start += size
+    assert relative(torch.cat(ours, dim=1)[mask], whole[mask]) < 1e-9
+
+
+def test_gradients(pair: Pair, tmp_path: Path) -> None:
+    "Theirs are given the names of weights by writing a model of gradients."
+    tokens, mask = texts()
+    targets = tokens.roll(-1, 1).masked_fill(~mask, -100).index_fill(1, torch.tensor([LENGTH - 1]), -100)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    logits = pair.theirs(tokens, attention_mask=mask.long(), position_ids=positions).logits
+    F.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
+    cross_entropy_loss(pair.ours(tokens, mask), targets).backward()
+    of_gradients = copy.deepcopy(pair.theirs)
+    for p, own in zip(of_gradients.parameters(), pair.theirs.parameters(), strict=True):
+        p.data = torch.zeros_like(p) if own.grad is None else own.grad
+    of_gradients.save_pretrained(tmp_path / "gradients")
+    theirs = dict(load_pretrained(tmp_path / "gradients").model.named_parameters())
+    largest = max(p.abs().max() for p in theirs.values())
+    for name, p in pair.ours.named_parameters():
+        assert p.grad is not None, name
+        assert (p.grad - theirs[name]).abs().max() <= 1e-9 * largest, name
+
+
+def test_greedy_and_beam_texts(pair: Pair) -> None:
+    tokens, mask = (part[:, 6:] for part in texts())
+    how = {"attention_mask": mask.long(), "max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
+    theirs = pair.theirs.generate(tokens, **how)[:, tokens.shape[1]:]
+    assert torch.equal(generate(pair.ours, tokens, 12, key_mask=mask, sampling=Sampling(temperature=0)), theirs)
+    theirs = pair.theirs.generate(tokens, num_beams=3, **how)[:, tokens.shape[1]:]
+    found = beam_search(pair.ours, tokens, 12, n_beams=3, key_mask=mask)
+    assert [text.tokens for text, in found] == theirs.tolist()
+
+
+def test_float32(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    "As it is used, with nothing lifted."
+    monkeypatch.undo()
+    theirs = reference(case).float()
+    theirs.save_pretrained(tmp_path / "published")
+    ours = load_pretrained(tmp_path / "published").model.eval()
+    tokens, _ = texts()
+    with torch.no_grad():
+        assert relative(ours(tokens), theirs(tokens).logits) < 1e-5

@@ -1,0 +1,396 @@
+"""Folders of published models as they are found: in two layouts, in shards, written by us, damaged, hostile, on a hub."""
+
+import json
+import os
+import pickle
+import re
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from test_pretrained import CASES, VOCAB, Case, reference, relative, texts
+from torch import Tensor
+
+from geminiq.models.pretrained import load_pretrained, published_settings, save_pretrained
+from geminiq.models.transformer import Transformer
+from geminiq.utils.config import ModelConfig
+from geminiq.utils.device import UserError, make_generator
+
+FIRST = {case.family: case for case in reversed(CASES)}   # one of each family
+
+
+def write(case: Case, folder: Path, **how: str) -> transformers.PreTrainedModel:
+    "A reference in a folder."
+    theirs = reference(case).float()
+    theirs.save_pretrained(folder, **how)
+    return theirs
+
+
+def same(ours: Transformer, theirs: transformers.PreTrainedModel) -> bool:
+    "Whether both predict the same in float32."
+    tokens, _ = texts()
+    with torch.no_grad():
+        return relative(ours.float().eval()(tokens), theirs.float().eval()(tokens).logits) < 1e-5
+
+
+def edit(path: Path, change: Callable[[dict], None]) -> None:
+    "Change a JSON file."
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+# The layouts that people have on disk
+
+
+@pytest.mark.parametrize("family", FIRST)
+def test_shards(family: str, tmp_path: Path) -> None:
+    theirs = write(FIRST[family], tmp_path / "published", max_shard_size="4KB")
+    assert len(list((tmp_path / "published").glob("model-*.safetensors"))) > 2
+    assert same(load_pretrained(tmp_path / "published").model, theirs)
+
+
+def test_gpt2_as_it_was_published(tmp_path: Path) -> None:
+    "No word in front of the names, and masks among the weights."
+    theirs = write(FIRST["GPT2"], tmp_path / "published")
+    file = tmp_path / "published" / "model.safetensors"
+    weights = {name.removeprefix("transformer."): weight for name, weight in load_file(file).items()}
+    for i in range(3):
+        weights[f"h.{i}.attn.bias"] = torch.ones(1, 1, 48, 48).tril()
+        weights[f"h.{i}.attn.masked_bias"] = torch.tensor(-1e4)
+    save_file(weights, file)
+    assert same(load_pretrained(tmp_path / "published").model, theirs)
+
+
+@pytest.mark.parametrize("what", ["1: a key for every head", "3: scaled", "scaled evenly"])
+def test_rotation_as_it_was_written_before(what: str, tmp_path: Path) -> None:
+    "rope_theta beside everything else, rope_scaling beside it; angles among the weights; defaults left out."
+    theirs = write(next(case for case in CASES if case.what == what), tmp_path / "published")
+
+    def before(settings: dict) -> None:
+        rope = settings.pop("rope_parameters")
+        settings["rope_theta"] = rope.pop("rope_theta")
+        settings["rope_scaling"] = None if rope["rope_type"] == "default" else rope
+        if rope["rope_type"] == "linear":
+            rope["type"] = rope.pop("rope_type")
+        for silent in ("attention_bias", "mlp_bias", "head_dim", "tie_word_embeddings", "rms_norm_eps", "hidden_act"):
+            del settings[silent]
+
+    edit(tmp_path / "published" / "config.json", before)
+    file = tmp_path / "published" / "model.safetensors"
+    save_file(load_file(file) | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)}, file)
+    assert same(load_pretrained(tmp_path / "published").model, theirs)
+
+
+def test_gemma3_as_it_was_written_before(tmp_path: Path) -> None:
+    theirs = write(next(case for case in CASES if case.what == "near and far"), tmp_path / "published")
+
+    def before(settings: dict) -> None:
+        rope = settings.pop("rope_parameters")
+        settings["rope_theta"] = rope["full_attention"].pop("rope_theta")
+        settings["rope_scaling"] = rope["full_attention"]
+        settings["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        settings["sliding_window_pattern"] = settings.pop("_sliding_window_pattern")
+        for silent in ("layer_types", "tie_word_embeddings", "hidden_activation", "attn_logit_softcapping"):
+            del settings[silent]
+
+    edit(tmp_path / "published" / "config.json", before)
+    assert same(load_pretrained(tmp_path / "published").model, theirs)
+
+
+def test_an_old_pickle_of_tensors_alone(tmp_path: Path) -> None:
+    theirs = write(FIRST["GPT2"], tmp_path / "published")
+    file = tmp_path / "published" / "model.safetensors"
+    torch.save(load_file(file), tmp_path / "published" / "pytorch_model.bin")
+    file.unlink()
+    assert same(load_pretrained(tmp_path / "published").model, theirs)
+
+
+def test_numbers_keep_their_format_or_get_another(tmp_path: Path) -> None:
+    theirs = write(FIRST["Llama"], tmp_path / "published").bfloat16()
+    theirs.save_pretrained(tmp_path / "halved")
+    for dtype, expected in ((None, torch.bfloat16), (torch.float64, torch.float64)):
+        model = load_pretrained(tmp_path / "halved", dtype).model
+        assert {p.dtype for p in model.parameters()} == {expected}
+        assert all(p.requires_grad for p in model.parameters())
+
+
+def test_images_and_classes(tmp_path: Path) -> None:
+    for head in (True, False):
+        kind = transformers.ViTForImageClassification if head else transformers.ViTModel
+        theirs = kind(transformers.ViTConfig(hidden_size=16, num_hidden_layers=3, num_attention_heads=4, intermediate_size=24,
+                                             image_size=12, patch_size=4, num_labels=5)).double().eval()
+        with torch.no_grad():
+            for p in theirs.parameters():
+                p.normal_(0, 0.4, generator=make_generator(p.numel()))
+        theirs.save_pretrained(tmp_path / str(head))
+        ours = load_pretrained(tmp_path / str(head)).model.eval()
+        images = torch.randn(2, 3, 12, 12, dtype=torch.float64, generator=make_generator(0))
+        with torch.no_grad():
+            expected = theirs(images)
+            assert relative(ours(images), expected.logits if head else expected.last_hidden_state) < 1e-9
+
+
+# Written here, read by others
+
+
+def own(**choices: object) -> Transformer:
+    "A model of ours with weights of a size at which every one counts."
+    model = Transformer(ModelConfig(vocab_size=VOCAB, context_length=48, d_model=24, n_layers=3, n_heads=4, **choices))
+    for i, p in enumerate(model.parameters()):
+        p.data.normal_(1.0 if p.ndim == 1 else 0.0, 0.3, generator=make_generator(i))
+    return model.eval()
+
+
+WRITABLE = {
+    "llama": [{}, {"tie_embeddings": False, "attention_type": "gqa", "n_kv_heads": 1, "bias": True},
+              {"rope_scaling": {"type": "llama3", "factor": 4.0, "old_length": 24}, "rope_base": 500.0, "d_head": 10}],
+    "mistral": [{"attention_type": "sliding_window", "window": 5, "n_kv_heads": 2}, {"activation": "gelu"}],
+    "mixtral": [{"use_moe": True, "num_experts": 3, "top_k": 2}, {"use_moe": True, "num_experts": 5, "top_k": 4, "d_ff": 20,
+                "attention_type": "sliding_window", "window": 3, "rope_scaling": {"type": "linear", "factor": 2.0}}],
+}
+
+
+@pytest.mark.parametrize("shard", ["5GB", "6KB"])
+@pytest.mark.parametrize(("kind", "choices"), [(kind, one) for kind, several in WRITABLE.items() for one in several], ids=str)
+def test_others_load_what_we_write(kind: str, choices: dict, shard: str, tmp_path: Path) -> None:
+    model, (tokens, _) = own(**choices), texts()
+    folder = save_pretrained(tmp_path / "ours", model, kind, max_shard_size=shard)
+    assert (folder / "model.safetensors").exists() == (shard == "5GB")
+    theirs, told = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(told.values()), told
+    assert type(theirs).__name__.lower() == f"{kind}forcausallm"
+    theirs.eval()
+    if kind == "mixtral":
+        theirs.config._experts_implementation = "eager"
+    with torch.no_grad():
+        assert relative(model(tokens), theirs(tokens).logits) < 1e-5
+    back = load_pretrained(folder).model
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), back.parameters(), strict=True))
+    theirs.save_pretrained(tmp_path / "theirs")
+    assert same(load_pretrained(tmp_path / "theirs").model, theirs)
+
+
+@pytest.mark.parametrize(("kind", "choices", "named"), [
+    ("llama", {"norm_type": "layernorm"}, "norm_type 'layernorm'"), ("llama", {"use_moe": True}, "use_moe True"),
+    ("llama", {"attention_type": "sliding_window"}, "attention_type 'sliding_window'"), ("mistral", {"bias": True}, "bias True"),
+    ("mixtral", {"use_moe": True, "softmax_first": True}, "softmax_first True"), ("mixtral", {}, "use_moe False"),
+    ("llama", {"layers": ({"pos_encoding": "none"}, {})}, "pos_encoding 'none'"), ("llama", {"qk_norm": True}, "qk_norm True"),
+    ("llama", {"rope_scaling": {"type": "ntk", "factor": 2.0}}, "rope scaling 'ntk'"), ("lama", {}, "format 'lama' is unknown"),
+])
+def test_what_a_format_cannot_express_is_refused(kind: str, choices: dict, named: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(named)):
+        save_pretrained(tmp_path / "ours", own(**choices), kind)
+    assert not list(tmp_path.iterdir())
+
+
+# Damaged and hostile
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    "A good one, in shards."
+    write(FIRST["Llama"], tmp_path / "published", max_shard_size="8KB")
+    return tmp_path / "published"
+
+
+def shard(folder: Path) -> Path:
+    "One of its files."
+    return sorted(folder.glob("model-*.safetensors"))[1]
+
+
+class Trap:
+    "A pickle that runs something."
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.folder / "sprung"),)
+
+
+def truncate(folder: Path) -> None:
+    shard(folder).write_bytes(shard(folder).read_bytes()[:-10])
+
+
+def claim(folder: Path) -> None:
+    shard(folder).write_bytes(struct.pack("<Q", 200_000_000) + b"{}")
+
+
+def replace(folder: Path, change: Callable[[Tensor], Tensor]) -> None:
+    weights = load_file(shard(folder))
+    name = sorted(weights)[0]
+    save_file(weights | {name: change(weights[name])}, shard(folder))
+
+
+def index_of(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    return lambda folder: edit(folder / "model.safetensors.index.json", change)
+
+
+def settings_of(**values: object) -> Callable[[Path], None]:
+    return lambda folder: edit(folder / "config.json", lambda settings: settings.update(values))
+
+
+DAMAGES = {
+    "truncated": (truncate, "is not a readable safetensors file"),
+    "a header of 200 MB": (claim, "is not a readable safetensors file"),
+    "a pickle under another name": (lambda folder: shard(folder).write_bytes(pickle.dumps(Trap(folder))), "is not a readable"),
+    "whole numbers": (lambda folder: replace(folder, Tensor.int), "numbers of the format I32"),
+    "not a number": (lambda folder: replace(folder, lambda x: x * torch.nan), "not finite"),
+    "another shape": (lambda folder: replace(folder, lambda x: x[..., 1:].contiguous()), "does not fit its config.json"),
+    "outside": (index_of(lambda index: index["weight_map"].update({"model.norm.weight": "../x.safetensors"})),
+                "'../x.safetensors'"),
+    "a shard gone": (lambda folder: shard(folder).unlink(), "is not a readable safetensors file"),
+    "a name missing": (index_of(lambda index: index["weight_map"].pop("model.norm.weight")), "lacks 1: model.norm.weight"),
+    "a name too many": (index_of(lambda index: index["weight_map"].update(more="model-00001-of-00002.safetensors")),
+                        "has what the model does not: 1: more"),
+    "a name in the wrong shard": (index_of(lambda index: index["weight_map"].update(dict.fromkeys(
+        ["model.norm.weight", "lm_head.weight"], sorted(index["weight_map"].values())[3]))), "which the index says it has"),
+    "no index": (index_of(dict.clear), "has no weight_map"),
+    "broken JSON": (lambda folder: (folder / "config.json").write_text("{"), "is not readable JSON"),
+    "a list": (lambda folder: (folder / "config.json").write_text("[]"), "not a JSON object"),
+    "no settings": (lambda folder: (folder / "config.json").unlink(), "is not readable JSON"),
+    "another family": (settings_of(model_type="mamba"), "model_type 'mamba' is not supported"),
+    "quantized": (settings_of(quantization_config={"bits": 4}), "quantized"),
+    "another scaling": (settings_of(rope_parameters={"rope_type": "yarn", "factor": 4.0}), "rope scaling 'yarn'"),
+    "another activation": (settings_of(hidden_act="mish"), "hidden_act 'mish'"),
+    "heads that do not fit": (settings_of(num_key_value_heads=3), "n_kv_heads 3 does not divide n_heads 4"),
+    "a wrong type": (settings_of(hidden_size="wide"), "d_model is 'wide'"),
+    "one layer more": (settings_of(num_hidden_layers=4), "lacks 9: model.layers.3"),
+    "one layer less": (settings_of(num_hidden_layers=2), "has what the model does not: 9: model.layers.2"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_refused_in_one_line(damage: str, folder: Path) -> None:
+    spoil, message = DAMAGES[damage]
+    spoil(folder)
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        load_pretrained(folder)
+    assert "\n" not in str(caught.value)
+    assert not (folder / "sprung").exists()
+
+
+def test_a_trap_in_an_old_pickle_does_not_spring(folder: Path) -> None:
+    for file in folder.glob("model*"):
+        file.unlink()
+    torch.save({"model.norm.weight": torch.ones(16), "trap": Trap(folder)}, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match="is not a file of tensors alone"):
+        load_pretrained(folder)
+    assert not (folder / "sprung").exists()
+
+
+def test_neither_folder_nor_name(tmp_path: Path) -> None:
+    for wrong in (tmp_path / "nowhere", "../secret", "https://somewhere/model"):
+        with pytest.raises(UserError, match="neither a folder nor a name on the hub"):
+            load_pretrained(wrong)
+
+
+# Memory
+
+
+def test_memory_is_that_of_the_checkpoint(tmp_path: Path) -> None:
+    "The highest memory of a fresh process, with what it had before it read the weights taken off."
+    large = ModelConfig(vocab_size=20_000, context_length=64, d_model=512, n_layers=12, n_heads=8, tie_embeddings=False)
+    folder = save_pretrained(tmp_path / "large", Transformer(large))
+    small = save_pretrained(tmp_path / "small", Transformer(ModelConfig(n_layers=1)))
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    program = f"""
+from pathlib import Path
+from geminiq.models.pretrained import load_pretrained
+load_pretrained({str(small)!r})   # what every model needs once
+def highest(): return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])   # in KiB
+before = highest()
+model = load_pretrained({str(folder)!r}).model
+print(highest() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert size > 200e6
+    assert 0.9 * size < int(done.stdout) * 1024 < 1.1 * size
+
+
+# The hub
+
+
+class Hub(BaseHTTPRequestHandler):
+    "As much of a hub as a download needs."
+    folder: Path
+    commit = "0123456789abcdef0123456789abcdef01234567"
+
+    def log_message(self, *words: object) -> None:
+        "Say nothing."
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        files = sorted(self.folder.iterdir())
+        if "/api/models/some/model/tree/" in path:
+            self.answer(json.dumps([{"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0"}
+                                    for file in files]))
+        elif path.startswith("/api/models/some/model"):
+            self.answer(json.dumps({"id": "some/model", "sha": self.commit, "private": False, "gated": False, "tags": [],
+                                    "siblings": [{"rfilename": file.name} for file in files]}))
+        elif path.startswith("/some/model/resolve/"):
+            self.answer((self.folder / path.rpartition("/")[2]).read_bytes())
+        else:
+            self.send_error(404)
+
+    def answer(self, body: str | bytes) -> None:
+        body = body.encode() if isinstance(body, str) else body
+        self.send_response(200)
+        for name, value in (("ETag", f'"{hash(body)}"'), ("X-Repo-Commit", self.commit), ("Content-Length", str(len(body)))):
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[str]:
+    "The address of a hub that has the model some/model."
+    write(FIRST["Llama"], tmp_path / "published")
+    Hub.folder = tmp_path / "published"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_name_on_the_hub(hub: str, tmp_path: Path) -> None:
+    "Fetched once, then used without a network; the unknown and the unreachable are explained."
+    program = """
+import sys
+from geminiq.models.pretrained import load_pretrained
+from geminiq.utils.device import UserError
+try: print(load_pretrained(sys.argv[1]).model.num_parameters())
+except UserError as error: print(error)
+"""
+
+    def call(name: str, **environment: str) -> str:
+        surroundings = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0"} | environment
+        done = subprocess.run([sys.executable, "-c", program, name], capture_output=True, text=True, env=surroundings, check=True)
+        return done.stdout.strip()
+
+    expected = str(load_pretrained(tmp_path / "published").model.num_parameters())
+    assert call("some/model") == expected
+    assert call("some/model", HF_HUB_OFFLINE="1") == expected
+    for trouble in (call("no/model"), call("other/model", HF_HUB_OFFLINE="1"), call("other/model", HF_ENDPOINT="http://127.0.0.1:9")):
+        assert "could not be fetched from the hub" in trouble and "\n" not in trouble
+
+
+def test_settings_without_a_model() -> None:
+    "What the configuration says of itself is what is written."
+    settings = published_settings(ModelConfig(attention_type="sliding_window", window=7), "mistral")
+    assert (settings["model_type"], settings["sliding_window"], settings["hidden_size"]) == ("mistral", 7, 192)
