@@ -55,11 +55,7 @@ report: $(BIN)/.dev
 	$(BIN)/python docs/report.py --run
 
 bench: $(BIN)/.dev
-	$(BIN)/python benchmarks/imports.py
-	$(BIN)/python benchmarks/train.py
-	$(BIN)/python benchmarks/generate.py
-	$(BIN)/python benchmarks/attention.py
-	$(BIN)/python benchmarks/moe.py
+	$(BIN)/python benchmarks/results.py
 
 clean:
 	rm -rf build dist _docs _proc *.egg-info test-artifacts docs/_static/vendor nbs/mathjax

@@ -129,9 +129,18 @@ def matmul_rate(dtype: torch.dtype, size: int = 1024) -> float:   # billions of 
     return 2 * size**3 / median(taken for taken, in times) / 1e9
 
 
+def copy_rate(size: int = 2**28) -> float:   # billions of bytes a second, read and written
+    """The speed of memory: copying what no cache holds."""
+    a, b = torch.ones(2, size, dtype=torch.uint8)
+    times = interleaved([lambda: b.copy_(a)], budget=0.5)
+    return 2 * size / median(taken for taken, in times) / 1e9
+
+
 def machine() -> str:
-    """What the figures below were measured on."""
+    """What the figures below were measured on; nothing where that has been said already."""
+    if "GEMINIQ_MACHINE_SAID" in os.environ:
+        return ""
     rates = ", ".join(f"{matmul_rate(dtype):.0f} GFLOP/s in {str(dtype).removeprefix('torch.')}"
                       for dtype in (torch.float32, torch.bfloat16))
     return (f"{cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-            f"torch {torch.__version__}\nmatrix products: {rates}\n")
+            f"torch {torch.__version__}\nmatrix products: {rates}; memory: {copy_rate():.1f} GB/s copied\n")

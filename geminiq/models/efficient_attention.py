@@ -8,6 +8,7 @@ __all__ = ['PATTERNS', 'sliding_window_attention', 'WindowCache', 'SlidingWindow
            'FlashAttentionSimulator']
 
 # %% ../../nbs/25_efficient_attention.ipynb #6c1addaa
+from collections.abc import Iterator
 from functools import cache as remembered
 
 import torch
@@ -230,13 +231,26 @@ class SparseAttention(CausalSelfAttention):
         frame = query.new_zeros(*query.shape[:2], (last + 1 - first) * C, query.shape[3])
         frame = frame.scatter(2, place.expand_as(query), query).unflatten(2, (-1, C))
         keys, values = (F.pad(x, (0, 0, 0, -S % C)).unflatten(2, (-1, C)) for x in (key, value))
-        pairs = torch.tensor([(i - first, j) for i in range(first, last + 1) for j in self.row(i)], device=key.device).T
-        mask, bias = self._fine_print(pairs, first, n_tokens, slopes, query.dtype)
-        heads = block_sparse_attention(frame, keys, values, pairs, mask, bias).flatten(2, 3)
+        heads = []
+        for some in self._stretches(first, last):
+            pairs = torch.tensor([(i - some[0], j) for i in some for j in self.row(i)], device=key.device).T
+            mask, bias = self._fine_print(pairs, some[0], n_tokens, slopes, query.dtype)
+            queries = frame[:, :, some[0] - first:some[-1] + 1 - first]
+            heads.append(block_sparse_attention(queries, keys, values, pairs, mask, bias))
+        heads = torch.cat(heads, dim=2).flatten(2, 3)
         heads = heads.take_along_dim(place, dim=2)
         if key_mask is not None:
             heads = heads.masked_fill(~key_mask[:, None, -T:, None], 0.0)           # padding sees nothing
         return self.merge(heads)
+
+    def _stretches(self, first: int, last: int, most: int = 64) -> Iterator[range]:
+        "The query blocks from the first to the last, in stretches of about `most` pairs: their scores stay in fast memory."
+        start, n_pairs = first, 0
+        for i in range(first, last + 1):
+            n_pairs += len(self.row(i))
+            if n_pairs >= most or i == last:
+                yield range(start, i + 1)
+                start, n_pairs = i + 1, 0
 
     def _fine_print(self, pairs: Tensor, first: int, n_tokens: Tensor, slopes: Tensor | None, dtype: torch.dtype):
         "Within each pair of blocks: who may look at whom, and the price of distance."

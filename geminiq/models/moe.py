@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Routing', 'Router', 'Expert', 'dispatch', 'MoELayer', 'SparseMoE', 'load_balancing_loss', 'router_z_loss',
-           'record_routing', 'routing_loss', 'plot_routing']
+           'record_routing', 'routing_loss', 'explore_routing']
 
 # %% ../../nbs/26_moe.ipynb #3401fbe9
 from collections.abc import Iterator, Sequence
@@ -227,7 +227,7 @@ def routing_loss(recorded: Sequence[Routing],
     return torch.stack(losses).sum()
 
 # %% ../../nbs/26_moe.ipynb #2d05fb23
-def plot_routing(routing: Routing,        # of n tokens
+def explore_routing(routing: Routing,        # of n tokens
                  tokens: Sequence[str],   # n labels
                  capacity: int,           # how many choices an expert takes
                  ):                       # a Picture
