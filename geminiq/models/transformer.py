@@ -17,7 +17,7 @@ from .attention import LayerCache
 from .embeddings import POSITIONS, PositionalEncoding, TokenEmbedding, key_positions
 from .transformer_block import build_block, build_norm
 from ..utils.config import ModelConfig
-from ..utils.device import make_generator
+from ..utils.device import UserError, make_generator
 
 # %% ../../nbs/11_transformer.ipynb #56da3018
 class ModelCache(Protocol):
@@ -78,6 +78,8 @@ class Transformer(nn.Module):
 
     def positions(self, tokens: Tensor, key_mask: Tensor | None, cache: ModelCache | None) -> Tensor:  # (B or 1, T)
         "Where each token stands: padding does not count."
+        if tokens.numel() == 0:
+            raise UserError(f"tokens of shape {tuple(tokens.shape)} are empty: give at least one text with at least one token")
         past = 0 if cache is None else cache.length
         total = past + tokens.shape[1]
         if key_mask is not None and key_mask.shape != (len(tokens), total):
