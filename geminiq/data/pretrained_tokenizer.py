@@ -203,9 +203,10 @@ def chat_template(source: str) -> Callable[..., str]:
     return write
 
 
-def _to_json(value: Any, ensure_ascii: bool = False, **how: Any) -> str:
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None,
+             separators: tuple[str, str] | None = None, sort_keys: bool = False) -> str:
     "JSON as it is; Jinja's own filter would escape it for a web page."
-    return json.dumps(value, ensure_ascii=ensure_ascii, **how)
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _short_range(left: int,   # how many numbers a template may count in all
