@@ -197,8 +197,8 @@ def test_start_and_stop(tmp_path):
           config__json={"eos_token_id": 400, "bos_token_id": 400})
     bare = load_tokenizer(tmp_path / "gpt2")   # GPT-2's own folder says it only there
     assert (bare.bos_id, bare.eos_id, bare.pad_id, bare.stop_ids) == (400, 400, 400, [400])
-    write(tmp_path / "gpt2", generation_config__json={"eos_token_id": 7})
-    assert load_tokenizer(tmp_path / "gpt2").stop_ids == [7]
+    write(tmp_path / "gpt2", generation_config__json={"eos_token_id": 7, "pad_token_id": -1})   # -1: none
+    assert load_tokenizer(tmp_path / "gpt2").stop_ids == [7] and load_tokenizer(tmp_path / "gpt2").pad_id == 7
 
 
 def test_bytes_as_letters():
@@ -313,6 +313,7 @@ def test_a_tokenizer_that_cannot_tell_says_so(tmp_path):
     "In a unigram vocabulary the control tokens stand among the pieces."
     fast = tokenizers.Tokenizer(models.Unigram([("<unk>", 0.0), ("</s>", 0.0), ("a", -1.0), ("▁", -2.0)], unk_id=0))
     fast.pre_tokenizer, fast.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    fast.add_special_tokens(["<unk>"])
     write(tmp_path, tokenizer__json=fast.to_str().encode(), tokenizer_config__json={"eos_token": "</s>"})
     tokenizer = load_tokenizer(tmp_path)
     assert tokenizer.decode(tokenizer.encode("a a")) == "a a" and tokenizer.encode("b") == [3, 0]
@@ -353,6 +354,14 @@ def test_transformers_knows_our_special_tokens(written):
     assert set(CHAT_TOKENS) <= set(theirs.all_special_tokens) and theirs.decode([*range(8)], skip_special_tokens=True) == ""
     assert len(theirs) == again.vocab_size == OURS.vocab_size
     assert again.start_ids == OURS.start_ids and again.stop_ids == OURS.stop_ids and again.pad_id == OURS.pad_id
+
+
+def test_transformers_talks_in_our_template(tmp_path):
+    save_tokenizer(OURS, tmp_path, TEMPLATES["chatml"])
+    ours, theirs = load_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    ids = ours.apply_chat_template(TALK)
+    assert ids == theirs.apply_chat_template(TALK, add_generation_prompt=True, return_dict=False)
+    assert ids.count(OURS.chat_ids["<|end|>"]) == len(TALK)
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", "llama", "mistral", "mixtral", "gemma", "gemma2", "qwen3"])
@@ -511,13 +520,14 @@ DAMAGE = [
     ({"generation_config__json": b'{"eos_token_id": 1'}, "generation_config.json is damaged"),
     ({"generation_config__json": {"eos_token_id": ["2"]}}, "eos_token_id should be a number"),
     ({"generation_config__json": {"eos_token_id": True}}, "eos_token_id should be a number"),
-    ({"config__json": {"bos_token_id": -1}}, "bos_token_id should be a number"),
+    ({"config__json": {"bos_token_id": 1.5}}, "bos_token_id should be a number"),
     ({"tokenizer_config__json": {"eos_token": 5}}, "eos_token should be a text, not 5"),
     ({"tokenizer_config__json": {"eos_token": {"text": "x"}}}, "eos_token should be a text"),
     ({"tokenizer_config__json": {"eos_token": "<nowhere>"}}, "the eos_token <nowhere> is not in the vocabulary"),
     ({"tokenizer_config__json": {"chat_template": 3}}, "chat_template should be a text"),
     ({"tokenizer_config__json": {"chat_template": [{"name": "x"}]}}, "chat_template should be a text"),
     ({"tokenizer_config__json": {"added_tokens_decoder": {"x": 1}}}, "its added tokens cannot be read"),
+    ({"tokenizer_config__json": {"added_tokens_decoder": {"1": {"content": 1}}}}, "tokenizer_config.json is damaged: its added"),
     ({"added_tokens__json": {"<x>": "y"}}, "added_tokens.json is damaged"),
     ({"chat_template__jinja": b"\xff"}, "chat_template.jinja is damaged"),
 ]

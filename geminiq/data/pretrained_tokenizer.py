@@ -384,12 +384,15 @@ def _added_tokens(folder: Path, config: dict) -> dict[int, tuple[str, bool]]:
     "The tokens that a folder adds to a SentencePiece model: how each is written, and is it a control token?"
     path = folder / "added_tokens.json"
     try:
-        old = {int(i): (token, True) for token, i in _read_json(path).items()}   # it does not say: the safe guess
+        added = {int(i): (token, True) for token, i in _read_json(path).items()}   # it does not say: the safe guess
         path = folder / "tokenizer_config.json"
-        return old | {int(i): (token["content"], bool(token.get("special")))
-                      for i, token in config.get("added_tokens_decoder", {}).items()}
+        for i, token in config.get("added_tokens_decoder", {}).items():
+            if not isinstance(token["content"], str):
+                raise ValueError(token)
+            added[int(i)] = token["content"], bool(token.get("special"))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is damaged: its added tokens cannot be read ({error!r})") from None
+    return added
 
 
 def _given_ids(folder: Path) -> dict[str, list[int]]:
@@ -400,9 +403,9 @@ def _given_ids(folder: Path) -> dict[str, list[int]]:
         for name in ("bos_token", "eos_token", "pad_token"):
             value = values.get(f"{name}_id")
             ids = value if isinstance(value, list) else [] if value is None else [value]
-            if not all(type(i) is int and i >= 0 for i in ids):
+            if not all(type(i) is int for i in ids):
                 raise UserError(f"{path} is damaged: {name}_id should be a number or a list of numbers, not {value!r}")
-            if ids:
+            if ids := [i for i in ids if i >= 0]:   # older folders write -1 for none
                 found[name] = ids
     return found
 

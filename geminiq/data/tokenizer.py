@@ -47,7 +47,7 @@ class Tokenizer:
 
     def stream(self,
                ids: Iterable[int],
-               continued: bool = False,   # for tokenizers that put a space before a text, to know a text's beginning
+               continued: bool = False,   # no matter here: for tokenizers that put a space before a text, and take it away
                ) -> Iterator[str]:
         "The text of token ids as they come, never half a character."
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
