@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 import tokenizers
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -177,6 +178,12 @@ def test_any_tokens_can_be_shown(both, ids: list[int]):
     ours, _ = both
     "".join(ours.stream(ids)).encode()
     assert len(ours.pieces(ids)) == len(ids) and all(ours.pieces(ids))
+
+
+def test_tokens_may_come_as_tensors(both):
+    ours, _ = both
+    ids = [*ours.start_ids, *ours.encode("the fox"), ours.eos_id]
+    assert ours.decode(torch.tensor(ids)) == "the fox" and ours.pieces(torch.tensor(ids)) == ours.pieces(ids)
 
 
 def test_the_special_tokens_are_those_of_transformers(both):

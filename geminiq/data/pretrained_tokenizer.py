@@ -270,7 +270,7 @@ class PretrainedTokenizer:
         "The text of token ids as they come, never half a character."
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         at_beginning = self._vocabulary.adds_space and not continued
-        for new in map(self._text_bytes, ids):
+        for new in (self._text_bytes(int(i)) for i in ids):
             if at_beginning and new:
                 new, at_beginning = new.removeprefix(b" "), False
             if text := decoder.decode(new):
@@ -280,8 +280,8 @@ class PretrainedTokenizer:
 
     def _text_bytes(self, i: int) -> bytes:
         "What a token adds to the text; nothing if it is a control token, or beyond the vocabulary."
-        known = i not in self._vocabulary.control_ids and self._vocabulary.written(int(i)) is not None
-        return self._vocabulary.to_bytes(int(i)) if known else b""
+        known = i not in self._vocabulary.control_ids and self._vocabulary.written(i) is not None
+        return self._vocabulary.to_bytes(i) if known else b""
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         "Each token as a label, with ▁ for a space."
