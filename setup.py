@@ -9,6 +9,7 @@ parser.read("settings.ini", encoding="utf-8")
 settings = parser["DEFAULT"]
 
 course = settings["course_requirements"].split()
+hub = settings["hub_requirements"].split()
 dev = settings["dev_requirements"].split()
 
 setup(
@@ -26,7 +27,7 @@ setup(
     package_data={"geminiq": ["configs/*.yaml", "explorables/*.js", "py.typed"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
-    extras_require={"course": course, "dev": course + dev},
+    extras_require={"course": course, "hub": hub, "dev": course + hub + dev},
     entry_points={
         "console_scripts": settings["console_scripts"].split(),
         "nbdev": ["geminiq=geminiq._modidx:d"],

@@ -28,6 +28,7 @@ class Tokenizer:
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.vocab_size = self._pieces.vocab_size()
         self.pad_id, self.bos_id, self.eos_id = (self._pieces.piece_to_id(p) for p in ("<pad>", "<s>", "</s>"))
+        self.start_ids = self.stop_ids = [self.eos_id]   # what comes before a text, and what ends it
         self.chat_ids = {token: self._pieces.piece_to_id(token) for token in CHAT_TOKENS}
         self._bytes = [self._token_bytes(i) for i in range(self.vocab_size)]
         self._space_mark = [self._pieces.piece_to_id(f"<0x{byte:02X}>") for byte in "▁".encode()]
@@ -44,7 +45,10 @@ class Tokenizer:
         "The text of token ids; control tokens have none."
         return "".join(self.stream(ids))
 
-    def stream(self, ids: Iterable[int]) -> Iterator[str]:
+    def stream(self,
+               ids: Iterable[int],
+               continued: bool = False,   # no matter here: for tokenizers that put a space before a text, and take it away
+               ) -> Iterator[str]:
         "The text of token ids as they come, never half a character."
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         for i in ids:

@@ -36,7 +36,7 @@ class Conversation:
 
     def reset(self) -> None:
         "Forget everything said so far."
-        self.ids = [self.tokenizer.eos_id]
+        self.ids = list(self.tokenizer.start_ids)
 
     def visible(self) -> list[int]:
         "The latest tokens, as many as fit into the window with a reply."
@@ -44,15 +44,17 @@ class Conversation:
 
     def reply(self, message: str) -> Iterator[str]:
         "Add a message and write the reply, piece by piece; what was written counts even if you stop listening."
-        if len(self.ids) > 1:
+        if len(self.ids) > len(self.tokenizer.start_ids):
             self.ids += self.tokenizer.encode("\n\n")
         self.ids += self.tokenizer.encode(message)
+        if not self.ids:
+            raise UserError("nothing to reply to: this tokenizer puts no token before a text, so say something")
         steps = stream(self.model, torch.tensor([self.visible()]), self.max_tokens, self.sampling, self.generator,
-                       stop_ids=[self.tokenizer.eos_id])
-        yield from self.tokenizer.stream(self._said(step.item()) for step in steps)
+                       stop_ids=self.tokenizer.stop_ids)
+        yield from self.tokenizer.stream((self._said(step.item()) for step in steps), continued=True)
 
     def _said(self, token: int) -> int:
         "Remember a token of the reply, except the one that ends it."
-        if token != self.tokenizer.eos_id:
+        if token not in self.tokenizer.stop_ids:
             self.ids.append(token)
         return token

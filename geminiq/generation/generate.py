@@ -105,9 +105,12 @@ def stream_text(model: Transformer,
     "Continue a prompt, piece by piece as it is written."
     if "" in stop:
         raise UserError("an empty stop string would end the text before it begins: leave it out")
-    tokens = torch.tensor([[tokenizer.eos_id, *tokenizer.encode(prompt)]])
-    steps = stream(model, tokens, max_tokens, sampling, generator, stop_ids=[tokenizer.eos_id])
-    yield from filter(None, cut_at(tokenizer.stream(step.item() for step in steps), stop))
+    ids = [*tokenizer.start_ids, *tokenizer.encode(prompt)]
+    if not ids:
+        raise UserError("nothing to continue: this tokenizer puts no token before a text, so the prompt must not be empty")
+    steps = stream(model, torch.tensor([ids]), max_tokens, sampling, generator, stop_ids=tokenizer.stop_ids)
+    pieces = tokenizer.stream((step.item() for step in steps), continued=bool(prompt))
+    yield from filter(None, cut_at(pieces, stop))
 
 
 def generate_text(model: Transformer, tokenizer: Tokenizer, prompt: str, max_tokens: int = 100,
