@@ -21,8 +21,13 @@ from safetensors.torch import load_file, save_file
 from test_pretrained import CASES, VOCAB, Case, reference, relative, texts
 from torch import Tensor
 
+from geminiq.data.tokenizer import train_tokenizer
+from geminiq.generation.generate import generate_text
+from geminiq.generation.sampling import Sampling
 from geminiq.models.pretrained import load_pretrained, published_settings, save_pretrained
 from geminiq.models.transformer import Transformer
+from geminiq.training.optimizer import configure_optimizer
+from geminiq.training.trainer import update
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import UserError, make_generator
 
@@ -257,9 +262,9 @@ DAMAGES = {
     "a name in the wrong shard": (index_of(lambda index: index["weight_map"].update(dict.fromkeys(
         ["model.norm.weight", "lm_head.weight"], sorted(index["weight_map"].values())[3]))), "which the index says it has"),
     "no index": (index_of(dict.clear), "has no weight_map"),
-    "broken JSON": (lambda folder: (folder / "config.json").write_text("{"), "is not readable JSON"),
-    "a list": (lambda folder: (folder / "config.json").write_text("[]"), "not a JSON object"),
-    "no settings": (lambda folder: (folder / "config.json").unlink(), "is not readable JSON"),
+    "broken JSON": (lambda folder: (folder / "config.json").write_text("{"), "is damaged"),
+    "a list": (lambda folder: (folder / "config.json").write_text("[]"), "it should hold an object, not list"),
+    "no settings": (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
     "another family": (settings_of(model_type="mamba"), "model_type 'mamba' is not supported"),
     "quantized": (settings_of(quantization_config={"bits": 4}), "quantized"),
     "another scaling": (settings_of(rope_parameters={"rope_type": "yarn", "factor": 4.0}), "rope scaling 'yarn'"),
@@ -307,6 +312,9 @@ def test_memory_is_that_of_the_checkpoint(tmp_path: Path) -> None:
     size = sum(file.stat().st_size for file in folder.iterdir())
     program = f"""
 from pathlib import Path
+from geminiq.data.tokenizer import train_tokenizer
+from geminiq.generation.generate import generate_text
+from geminiq.generation.sampling import Sampling
 from geminiq.models.pretrained import load_pretrained
 load_pretrained({str(small)!r})   # what every model needs once
 def highest(): return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])   # in KiB
@@ -372,6 +380,9 @@ def test_a_name_on_the_hub(hub: str, tmp_path: Path) -> None:
     "Fetched once, then used without a network; the unknown and the unreachable are explained."
     program = """
 import sys
+from geminiq.data.tokenizer import train_tokenizer
+from geminiq.generation.generate import generate_text
+from geminiq.generation.sampling import Sampling
 from geminiq.models.pretrained import load_pretrained
 from geminiq.utils.device import UserError
 try: print(load_pretrained(sys.argv[1]).model.num_parameters())
@@ -394,3 +405,25 @@ def test_settings_without_a_model() -> None:
     "What the configuration says of itself is what is written."
     settings = published_settings(ModelConfig(attention_type="sliding_window", window=7), "mistral")
     assert (settings["model_type"], settings["sliding_window"], settings["hidden_size"]) == ("mistral", 7, 192)
+
+
+# With its tokenizer, as a whole
+
+
+def test_others_write_the_same_text(tmp_path: Path) -> None:
+    "A model trained here, with its tokenizer, answers a prompt in transformers as it does here; and read back, too."
+    sentence = "The cat slept because it purred, and the dog did not."
+    tokenizer = train_tokenizer([sentence] * 9, vocab_size=300)
+    model = Transformer(ModelConfig(vocab_size=300, context_length=64, d_model=24, n_layers=2, n_heads=3))
+    tokens = torch.tensor([[tokenizer.eos_id, *tokenizer.encode(sentence), tokenizer.eos_id]])
+    optimizer = configure_optimizer(model, 1e-2)
+    for _ in range(60):
+        update(model, optimizer, [(tokens[:, :-1], tokens[:, 1:])], 1.0, torch.float32)
+    ours = generate_text(model, tokenizer, "The cat", sampling=Sampling(temperature=0), max_tokens=40)
+    assert "The cat" + ours == sentence
+    folder = save_pretrained(tmp_path / "ours", model, tokenizer=tokenizer)
+    back = load_pretrained(folder)
+    assert generate_text(back.model, back.tokenizer, "The cat", sampling=Sampling(temperature=0), max_tokens=40) == ours
+    reader, theirs = (kind.from_pretrained(folder) for kind in (transformers.AutoTokenizer, transformers.AutoModelForCausalLM))
+    written = theirs.generate(**reader("The cat", return_tensors="pt"), max_new_tokens=40, do_sample=False)
+    assert reader.decode(written[0], skip_special_tokens=True) == sentence

@@ -7,16 +7,15 @@ __all__ = ['ACTIVATION', 'GPT2', 'LLAMA', 'MIXTRAL', 'QWEN3', 'QWEN3_MOE', 'GEMM
            'SINCE_GEMMA', 'SINCE_QWEN3', 'FAMILIES', 'NUMBERS', 'NO_WEIGHTS', 'THIRD', 'NO_EFFECT', 'OF_TRAINING',
            'OWN_ACTIVATION', 'FORMATS', 'Settings', 'rope', 'pattern', 'gpt2', 'llama', 'mistral', 'mixtral', 'experts',
            'qwen3', 'windowed', 'qwen3_moe', 'gemma', 'gemma2', 'gemma3', 'vit', 'their_name', 'build_transformer',
-           'build_vision', 'Family', 'family_of', 'Weights', 'read_json', 'load_weights', 'as_ours', 'listed',
-           'Pretrained', 'load_pretrained', 'fetch', 'needed', 'essence', 'as_llama', 'as_mistral', 'as_mixtral',
-           'published_settings', 'save_pretrained']
+           'build_vision', 'Family', 'family_of', 'Weights', 'load_weights', 'as_ours', 'listed', 'Pretrained',
+           'load_pretrained', 'fetch', 'essence', 'as_llama', 'as_mistral', 'as_mixtral', 'published_settings',
+           'save_pretrained']
 
 # %% ../../nbs/33_pretrained.ipynb #68d801b5
 import json
 import re
 from collections.abc import Callable, Iterable
 from functools import cache as remembered
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +23,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from ..data.pretrained_tokenizer import PretrainedTokenizer, load_tokenizer, needed, read_json, save_tokenizer
+from ..data.tokenizer import Tokenizer
 from .transformer import Transformer
 from .vision import ImageClassifier, VisionConfig, VisionEncoder
 from ..utils.checkpointing import new_folder
@@ -390,17 +391,6 @@ class Weights:
             opened.readinto(buffer)
         return torch.frombuffer(buffer, dtype=NUMBERS[dtype]).view(shape)
 
-
-def read_json(path: Path) -> dict[str, Any]:
-    "A file that holds a JSON object."
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds {type(found).__name__}, not a JSON object")
-    return found
-
 # %% ../../nbs/33_pretrained.ipynb #3a68cf68
 NO_WEIGHTS = re.compile(r"\.attn\.(bias|masked_bias)$|rotary_emb\.inv_freq$|position_ids$|pooler\.")
 THIRD = re.compile(r"\[(\d)\]")
@@ -458,7 +448,8 @@ def listed(names: set[str]) -> str:
 class Pretrained(NamedTuple):
     "A published model."
     model: nn.Module
-    settings: Settings   # its config.json, with the defaults of its family
+    tokenizer: Tokenizer | PretrainedTokenizer | None   # None: there is none in its folder
+    settings: Settings                                  # its config.json, with the defaults of its family
 
 
 def load_pretrained(path_or_hub_id: str | Path,          # a folder, or owner/name on the Hugging Face hub
@@ -468,13 +459,15 @@ def load_pretrained(path_or_hub_id: str | Path,          # a folder, or owner/na
                     ) -> Pretrained:
     "A published model in our classes; raises `UserError` for whatever does not fit."
     folder = Path(path_or_hub_id) if Path(path_or_hub_id).is_dir() else fetch(str(path_or_hub_id), revision)
-    settings = read_json(folder / "config.json")
+    if not (settings := read_json(folder / "config.json")):
+        raise UserError(f"{folder} has no config.json: it is not the folder of a published model")
     family = family_of(settings)
     settings = Settings(family.defaults | settings)
     with torch.device("meta"):            # shapes without memory: the weights come from the files
         model = family.build(family.config(settings), settings)
     load_weights(model, Weights(folder), family, dtype, device)
-    return Pretrained(model, settings)
+    has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+    return Pretrained(model, load_tokenizer(folder) if has_tokenizer else None, settings)
 
 
 def fetch(hub_id: str, revision: str | None = None) -> Path:
@@ -493,13 +486,6 @@ def fetch(hub_id: str, revision: str | None = None) -> Path:
                         f"{str(error).splitlines()[0]}") from None
     raise UserError(f"{hub_id!r} on the hub has neither .safetensors nor .bin files")
 
-
-def needed(package: str) -> Any:
-    "A package of the extra `hub`."
-    try:
-        return import_module(package)
-    except ImportError:
-        raise UserError(f'{package} is missing: pip install "geminiq[hub]"') from None
 
 # %% ../../nbs/33_pretrained.ipynb #5dc73e6a
 NO_EFFECT = {   # unless this is chosen
@@ -574,14 +560,19 @@ def published_settings(config: ModelConfig,
 def save_pretrained(folder: str | Path,               # must not exist yet
                     model: Transformer,
                     kind: str = "llama",              # a name in FORMATS
+                    tokenizer: Tokenizer | PretrainedTokenizer | None = None,   # written beside it
                     max_shard_size: str = "5GB",      # larger models are written in several files
                     ) -> Path:
     "Write a model as others publish theirs, complete or not at all."
     settings, names = published_settings(model.config, kind), FAMILIES[kind].names
+    if tokenizer is not None:
+        settings |= {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
     save = needed("huggingface_hub").save_torch_state_dict
     dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
     with new_folder(Path(folder)) as unfinished:
         save({their_name(name, names): p.detach() for name, p in model.named_parameters()}, unfinished,
              max_shard_size=max_shard_size)
         (unfinished / "config.json").write_text(json.dumps(settings | {"torch_dtype": dtype}, indent=2), encoding="utf-8")
+        if tokenizer is not None:
+            save_tokenizer(tokenizer, unfinished)
     return Path(folder)
