@@ -8,8 +8,8 @@ parser = ConfigParser(delimiters=["="])
 parser.read("settings.ini", encoding="utf-8")
 settings = parser["DEFAULT"]
 
-course = settings["course_requirements"].split()
 hub = settings["hub_requirements"].split()
+course = settings["course_requirements"].split() + hub
 dev = settings["dev_requirements"].split()
 
 setup(
@@ -27,7 +27,7 @@ setup(
     package_data={"geminiq": ["configs/*.yaml", "explorables/*.js", "py.typed"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
-    extras_require={"course": course, "hub": hub, "dev": course + hub + dev},
+    extras_require={"course": course, "hub": hub, "dev": course + dev},
     entry_points={
         "console_scripts": settings["console_scripts"].split(),
         "nbdev": ["geminiq=geminiq._modidx:d"],
