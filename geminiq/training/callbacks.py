@@ -97,8 +97,8 @@ class EarlyStopping(Callback):
     def on_start(self, trainer: TrainingRun) -> None:
         best = best_look(trainer.history, self.min_improvement)
         if best.looks_since >= self.patience:
-            trainer.stop(f"the held-out loss has not fallen below {best.loss:.3f} (step {best.step}) in {best.looks_since} looks; "
-                         f"the weights are those of step {trainer.step}")
+            trainer.stop(f"the held-out loss has not fallen below {best.loss:.3f} (step {best.step}) in {best.looks_since} "
+                         f"looks; the weights are those of step {trainer.step}")
 
     def on_step_end(self, trainer: TrainingRun, entry: dict) -> None:
         if "val_loss" in entry:
