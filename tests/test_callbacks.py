@@ -142,6 +142,17 @@ def test_the_trainer_can_do_without_logits(data: Data, tmp_path: Path) -> None:
         assert ours == pytest.approx(theirs, rel=1e-9)   # Adam divides by small numbers: more than rounding, after eight steps
 
 
+def test_pieces_of_the_vocabulary_under_autocast(data: Data, tmp_path: Path) -> None:
+    """Products in 16 bits, the same losses as with all logits."""
+    histories = [Trainer(configured(tmp_path, dtype="bfloat16", vocab_chunk=chunk, label_smoothing=0.1), tmp_path / str(chunk),
+                         data, progress=False).train() for chunk in (None, 50)]
+    full = Trainer(configured(tmp_path, label_smoothing=0.1), tmp_path / "full", data, progress=False).train()
+    losses = [[entry["loss"] for entry in history[1:]] for history in (*histories, full)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-6)      # before the first step nothing has been rounded twice
+    assert abs(losses[0][0] - losses[2][0]) > 1e-6 * losses[2][0]     # and it was 16 bits
+
+
 def test_smoothing_is_for_training_alone(data: Data, tmp_path: Path) -> None:
     plain, smooth = (Trainer(configured(tmp_path, label_smoothing=epsilon), tmp_path / str(epsilon), data, progress=False)
                      for epsilon in (0.0, 0.5))
