@@ -1,13 +1,16 @@
 """The trainer with its callbacks: what a step of several parts adds up to, and what a run does besides."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
+from typer.testing import CliRunner
 
+from geminiq.cli import app
 from geminiq.data.dataset import IGNORE
 from geminiq.models.moe import record_routing, routing_loss
 from geminiq.models.transformer import Transformer
@@ -16,7 +19,7 @@ from geminiq.training.losses import cross_entropy_loss
 from geminiq.training.optimizer import configure_optimizer
 from geminiq.training.trainer import Data, Objective, Trainer, Update, prepare_data, update
 from geminiq.utils.checkpointing import checkpoints
-from geminiq.utils.config import Config, ModelConfig, make_config
+from geminiq.utils.config import Config, ModelConfig, make_config, save_config
 from geminiq.utils.device import UserError, make_generator
 
 SMALL = {"vocab_size": 50, "context_length": 8, "d_model": 24, "n_layers": 2, "n_heads": 3, "d_ff": 16}
@@ -247,6 +250,20 @@ def test_early_stopping_is_as_patient_after_a_resume(cut: int, data: Data, tmp_p
     again = Trainer.resume(tmp_path / "cut", progress=False)
     again.train()
     assert again.step == 10 and again.stop_reason == whole.stop_reason      # it does not begin anew
+
+
+def test_the_command_line_says_why_it_stopped(tmp_path: Path) -> None:
+    """Also when it is asked to go on, until it is given more patience."""
+    config = configured(tmp_path, max_steps=40, eval_every=1, patience=1, learning_rate=5.0, warmup_steps=0)
+    save_config(config, tmp_path / "c.yaml")
+    command = ["train", "--config", str(tmp_path / "c.yaml"), "--output", str(tmp_path / "run")]
+    for more in ([], ["--resume"]):
+        result = CliRunner().invoke(app, command + more)
+        assert result.exit_code == 0
+        assert re.search(r"stopped at step (\d+): the held-out loss has not fallen .* of step \1\n", result.stdout), result.stdout
+    step = len(lines(tmp_path / "run"))
+    result = CliRunner().invoke(app, [*command, "--resume", "--set", "training.patience=39", "--max-steps", str(step + 1)])
+    assert result.exit_code == 0 and "stopped" not in result.stdout and len(lines(tmp_path / "run")) == step + 2
 
 
 @pytest.mark.parametrize("key", ["patience=0", "vocab_chunk=0", "label_smoothing=1", "parallel=tensor"])

@@ -95,14 +95,17 @@ class EarlyStopping(Callback):
         self.patience, self.min_improvement = patience, min_improvement
 
     def on_start(self, trainer: TrainingRun) -> None:
+        self._judge(trainer)
+
+    def on_step_end(self, trainer: TrainingRun, entry: dict) -> None:
+        if "val_loss" in entry:
+            self._judge(trainer)
+
+    def _judge(self, trainer: TrainingRun) -> None:
         best = best_look(trainer.history, self.min_improvement)
         if best.looks_since >= self.patience:
             trainer.stop(f"the held-out loss has not fallen below {best.loss:.3f} (step {best.step}) in {best.looks_since} "
                          f"looks; the weights are those of step {trainer.step}")
-
-    def on_step_end(self, trainer: TrainingRun, entry: dict) -> None:
-        if "val_loss" in entry:
-            self.on_start(trainer)
 
 # %% ../../nbs/16_callbacks.ipynb #0d2dcf8e
 LOG = "log.jsonl"
