@@ -10,6 +10,7 @@ __all__ = ['app', 'console', 'CheckpointOption', 'TemperatureOption', 'TopKOptio
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,15 +88,17 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(*names("learning_rate"), help="The highest one.")] = None,
     max_steps: Annotated[int | None, typer.Option(*names("max_steps"), help="Updates of the weights.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, split and order.")] = None,
+    parallel: Annotated[str | None, typer.Option(help="Under torchrun: ddp, or fsdp to hold a part of the model each.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key, such as model.d_ff=64.")] = None,
 ) -> None:
     "Train a model, or go on with a run that was stopped."
-    with _friendly():
+    with _friendly(), _one_voice():
         from geminiq.training.trainer import Trainer
         from geminiq.utils.checkpointing import latest_checkpoint
         from geminiq.utils.config import load_config
         options = {"data.corpus": corpus, "training.batch_size": batch_size, "training.learning_rate": learning_rate,
-                   "training.max_steps": max_steps, "training.seed": seed}
+                   "training.max_steps": max_steps, "training.seed": seed,
+                   "training.parallel": parallel}
         changes = [f"{key}={value}" for key, value in options.items() if value is not None] + (set_ or [])
         output = output or Path("runs", Path(config or "tiny").stem)
         if resume:
@@ -104,6 +107,29 @@ def train(
         else:
             trainer = Trainer(load_config(config or "tiny", changes), output)
         _run_training(trainer)
+
+
+@contextmanager
+def _one_voice() -> Iterator[None]:
+    "Of several processes that torchrun started only the first one speaks, and none leaves before the others."
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield
+        return
+    from geminiq.training.distributed import leave
+    from geminiq.utils.device import UserError
+    first = os.environ["RANK"] == "0"
+    console.quiet = not first
+    try:
+        yield
+    except UserError:     # the same in all of them
+        if first:
+            raise
+        time.sleep(3)     # torchrun ends all when one ends
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        leave()
+        raise
+    leave()
 
 
 def _run_training(trainer: Any) -> None:
@@ -117,11 +143,14 @@ def _run_training(trainer: Any) -> None:
     try:
         trainer.train()
     except KeyboardInterrupt:
-        if saved := checkpoints(trainer.run):
+        if trainer.is_main and (saved := checkpoints(trainer.run)):
             typer.echo(f"stopped and saved at step {int(saved[-1].name.removeprefix('step-'))}; go on with: "
                        f"{_program()} train --resume --output {trainer.run}", err=True)
         raise
-    (trainer.run / "loss.png").write_bytes(plot_loss(trainer.history).png())
+    if trainer.is_main:
+        (trainer.run / "loss.png").write_bytes(plot_loss(trainer.history).png())
+    if trainer.stop_reason:
+        console.print(f"stopped at step {trainer.step}: {trainer.stop_reason}")
     first = next(entry["val_loss"] for entry in trainer.history if "val_loss" in entry)
     console.print(f"held-out loss {first:.2f} → {trainer.val_loss:.2f} ({trainer.val_loss / first:.0%}); "
                   f"curve in {trainer.run / 'loss.png'}, checkpoint in {trainer.save()}")

@@ -6,6 +6,8 @@
 __all__ = ['cross_entropy_loss', 'focal_loss', 'chunked_cross_entropy_loss']
 
 # %% ../../nbs/12_losses.ipynb #9ac053f9
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -45,32 +47,49 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     "The summed loss from features and the head's weights, a piece of the vocabulary at a time."
 
     @staticmethod
-    def forward(ctx, features: Tensor, weight: Tensor, targets: Tensor, chunk: int) -> Tensor:
-        n = len(features)
-        right, logsum = features.new_zeros(n), features.new_full((n,), -torch.inf)
-        for start in range(0, len(weight), chunk):
-            logits = features @ weight[start:start + chunk].T                        # (n, chunk)
-            logsum = torch.logaddexp(logsum, logits.logsumexp(-1))
-            here = (targets >= start) & (targets < start + chunk)
-            right = torch.where(here, logits.gather(-1, (targets - start).clamp(0, logits.shape[1] - 1)[:, None])[:, 0], right)
+    def forward(ctx, features: Tensor, weight: Tensor, targets: Tensor, smoothing: float, chunk: int, dtype: torch.dtype):
+        sums = torch.promote_types(dtype, torch.float32)       # products in `dtype`, sums in at least 32 bits
+        x, V = features.to(dtype), len(weight)                 # (n, D)
+        right, mean = torch.zeros(2, len(x), dtype=sums, device=x.device)
+        logsum = torch.full_like(right, -torch.inf)
+        with torch.autocast(x.device.type, enabled=False):     # `dtype` has been decided
+            for start, piece in _pieces(weight, chunk, dtype):
+                logits = (x @ piece.T).to(sums)                # (n, chunk)
+                logsum = torch.logaddexp(logsum, logits.logsumexp(-1))
+                mean += logits.sum(-1) / V
+                column, inside = _find(targets, start, len(piece))
+                right = torch.where(inside, logits.gather(1, column[:, None])[:, 0], right)
         ctx.save_for_backward(features, weight, targets, logsum)
-        ctx.chunk = chunk
-        return (logsum - right)[targets != IGNORE].sum()
+        ctx.settings = smoothing, chunk, dtype
+        return (logsum - (1 - smoothing) * right - smoothing * mean)[targets != IGNORE].sum()
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         features, weight, targets, logsum = ctx.saved_tensors
-        d_features, d_weight = torch.zeros_like(features), torch.empty_like(weight)
-        counts = gradient * (targets != IGNORE)[:, None]                             # (n, 1)
-        for start in range(0, len(weight), ctx.chunk):
-            piece = weight[start:start + ctx.chunk]
-            believed = (features @ piece.T - logsum[:, None]).exp()                  # (n, chunk) probabilities
-            here = ((targets >= start) & (targets < start + ctx.chunk)).nonzero()[:, 0]
-            believed[here, targets[here] - start] -= 1                               # minus what came
-            believed *= counts
-            d_features += believed @ piece
-            d_weight[start:start + ctx.chunk] = believed.T @ features
-        return d_features, d_weight, None, None
+        smoothing, chunk, dtype = ctx.settings
+        x, counts = features.to(dtype), gradient * (targets != IGNORE)[:, None]     # (n, D), (n, 1)
+        d_features, d_weight = torch.zeros_like(x, dtype=logsum.dtype), torch.empty_like(weight)
+        for start, piece in _pieces(weight, chunk, dtype):
+            d_logits = ((x @ piece.T).to(logsum.dtype) - logsum[:, None]).exp_()    # (n, chunk) what was believed
+            d_logits -= smoothing / len(weight)
+            column, inside = _find(targets, start, len(piece))
+            d_logits.scatter_add_(1, column[:, None], inside[:, None].to(d_logits.dtype) * (smoothing - 1))   # minus what came
+            d_logits = (d_logits * counts).to(dtype)
+            d_features += d_logits @ piece
+            d_weight[start:start + chunk] = d_logits.T @ x
+        return d_features.to(features.dtype), d_weight, None, None, None, None
+
+
+def _pieces(weight: Tensor, chunk: int, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
+    "The head's weights (V, D), `chunk` tokens at a time, each piece with the number of its first token."
+    for start in range(0, len(weight), chunk):
+        yield start, weight[start:start + chunk].to(dtype)
+
+
+def _find(targets: Tensor, start: int, size: int) -> tuple[Tensor, Tensor]:   # (n,) each
+    "In which column of a piece that begins with token `start` the right token stands, and whether it is there at all."
+    column = targets - start
+    return column.clamp(0, size - 1), (column >= 0) & (column < size)
 
 
 def chunked_cross_entropy_loss(features: Tensor,         # (..., D) what the head would read
@@ -78,11 +97,14 @@ def chunked_cross_entropy_loss(features: Tensor,         # (..., D) what the hea
                                targets: Tensor,          # (...) token ids, or −100 where nothing is asked
                                reduction: str = "mean",  # "mean" or "sum", over the targets that count
                                chunk: int = 8192,        # tokens of the vocabulary at a time
+                               label_smoothing: float = 0.0,   # ε, shared evenly among all tokens
                                ) -> Tensor:              # ()
-    "`cross_entropy_loss` of `features @ weight.T`, without ever holding all logits."
+    "`cross_entropy_loss` of `features @ weight.T`, without ever holding all logits; under autocast products are in its format."
     if features.shape[:-1] != targets.shape or features.shape[-1] != weight.shape[-1]:
         raise ValueError(f"features {tuple(features.shape)}, weight {tuple(weight.shape)} and targets "
                          f"{tuple(targets.shape)} do not fit each other")
-    precise = torch.promote_types(features.dtype, torch.float32)
-    total = _ChunkedCrossEntropy.apply(features.flatten(0, -2).to(precise), weight.to(precise), targets.flatten(), chunk)
+    device, dtype = features.device.type, torch.promote_types(features.dtype, weight.dtype)
+    if torch.is_autocast_enabled(device) and dtype != torch.float64:     # which autocast leaves alone
+        dtype = torch.get_autocast_dtype(device)
+    total = _ChunkedCrossEntropy.apply(features.flatten(0, -2), weight, targets.flatten(), label_smoothing, chunk, dtype)
     return total if reduction == "sum" else total / (targets != IGNORE).sum().clamp(min=1)

@@ -157,12 +157,17 @@ class TrainingConfig(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     betas: tuple[Fraction, Fraction] = (0.9, 0.95)
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0    # longer gradients are cut to this length
+    label_smoothing: Fraction = 0.0             # ε, of the right answer, shared by all tokens
+    vocab_chunk: Count | None = None            # logits of so many tokens of the vocabulary at a time; empty: all
+    checkpoint_activations: bool = False        # less memory: compute each block once more in the backward pass
     eval_every: Count = 100                     # steps between two looks at the held-out text
     eval_batches: Count = 20                    # how much of it to look at
+    patience: Count | None = None               # stop after so many looks in a row without a better loss; empty: never
     save_every: Count = 200                     # steps between two checkpoints
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: str = "auto"                        # auto, cpu, cuda, cuda:1, mps
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"   # of matrix products; auto: what the device does faster
+    parallel: Literal["ddp", "fsdp"] = "ddp"    # under torchrun: each process holds the whole model, or a part of it
 
 
 class DataConfig(Section):

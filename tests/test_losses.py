@@ -1,0 +1,108 @@
+"""The loss in pieces: equal to the plain one wherever it may be used, and small where the plain one is large."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from geminiq.data.dataset import IGNORE
+from geminiq.training.losses import chunked_cross_entropy_loss, cross_entropy_loss
+from geminiq.utils.device import make_generator
+
+
+def example(n: int, d_model: int, vocab: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    """Features, the head's weights, and targets of which about a quarter does not count."""
+    generator = make_generator(seed)
+    features = torch.randn(n, d_model, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    weight = torch.randn(vocab, d_model, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    targets = torch.randint(vocab, (n,), generator=generator)
+    targets[torch.rand(n, generator=generator) < 0.25] = IGNORE
+    return features, weight, targets
+
+
+@settings(deadline=None)
+@given(n=st.integers(1, 9), d_model=st.integers(1, 5), vocab=st.integers(1, 12), chunk=st.integers(1, 15),
+       smoothing=st.sampled_from([0.0, 0.1, 0.9]), reduction=st.sampled_from(["mean", "sum"]), seed=st.integers(0, 99))
+def test_equals_the_loss_of_all_logits(n: int, d_model: int, vocab: int, chunk: int, smoothing: float, reduction: str,
+                                       seed: int) -> None:
+    features, weight, targets = example(n, d_model, vocab, seed)
+    whole = cross_entropy_loss(features @ weight.T, targets, reduction, smoothing)
+    pieces = chunked_cross_entropy_loss(features, weight, targets, reduction, chunk, smoothing)
+    assert_close(pieces, whole, atol=1e-12, rtol=1e-12)
+    scaled = [torch.autograd.grad(3 * loss, (features, weight), retain_graph=True) for loss in (pieces, whole)]
+    assert_close(*scaled, atol=1e-12, rtol=1e-12)
+
+
+def test_equals_pytorch_with_smoothing_and_targets_that_do_not_count() -> None:
+    features, weight, targets = example(40, 6, 30)
+    theirs = F.cross_entropy(features @ weight.T, targets, ignore_index=IGNORE, label_smoothing=0.2)
+    for ours in (cross_entropy_loss(features @ weight.T, targets, label_smoothing=0.2),
+                 chunked_cross_entropy_loss(features, weight, targets, chunk=7, label_smoothing=0.2)):
+        assert_close(ours, theirs, atol=1e-14, rtol=1e-14)
+
+
+def test_the_derivative_is_that_of_the_loss() -> None:
+    """By finite differences, of PyTorch's own check."""
+    features, weight, targets = example(5, 3, 8)
+    assert torch.autograd.gradcheck(lambda x, w: chunked_cross_entropy_loss(x, w, targets, chunk=3, label_smoothing=0.1),
+                                    (features, weight))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_under_autocast_products_have_16_bits_and_sums_32(smoothing: float) -> None:
+    """The value is that of the rounded logits; the gradients are as near to the true ones as the plain loss's."""
+    features, weight, targets = example(64, 32, 500)
+    true = torch.autograd.grad(cross_entropy_loss(features @ weight.T, targets, "mean", smoothing), (features, weight))
+    x, w = (tensor.detach().float().requires_grad_() for tensor in (features, weight))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        pieces = chunked_cross_entropy_loss(x, w, targets, "mean", 77, smoothing)
+        whole = cross_entropy_loss(F.linear(x, w), targets, "mean", smoothing)
+    assert pieces.dtype == torch.float32
+    assert_close(pieces, whole, rtol=1e-6, atol=0)
+    full = chunked_cross_entropy_loss(x, w, targets, "mean", 77, smoothing)
+    assert 1e-7 < abs(full - pieces) / full < 1e-2                         # it did multiply in 16 bits
+    ours, theirs = (torch.autograd.grad(loss, (x, w)) for loss in (pieces, whole))
+    for mine, plain, exact in zip(ours, theirs, true, strict=True):
+        assert mine.dtype == torch.float32
+        assert (mine - exact).norm() < 1.2 * (plain - exact).norm()
+
+
+def test_float64_stays_so_under_autocast() -> None:
+    features, weight, targets = example(5, 3, 8)
+    expected = chunked_cross_entropy_loss(features, weight, targets)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(chunked_cross_entropy_loss(features, weight, targets), expected)
+
+
+PEAK = """
+import resource, sys, torch
+from geminiq.training.losses import chunked_cross_entropy_loss, cross_entropy_loss
+n, D, V = 2048, 64, 32000
+x, w = torch.randn(n, D, requires_grad=True), torch.randn(V, D, requires_grad=True)
+y = torch.arange(n)
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+small = slice(0, 8)
+for loss in (cross_entropy_loss(x[small] @ w.T, y[small]), chunked_cross_entropy_loss(x[small], w, y[small])):
+    loss.backward()        # what the first call needs once and for all does not count
+ballast = torch.ones(100_000_000)   # what is held now is the most so far
+before = peak()
+loss = chunked_cross_entropy_loss(x, w, y, chunk=1024) if sys.argv[1] == "pieces" else cross_entropy_loss(x @ w.T, y)
+loss.backward()
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows counts memory in another way")
+def test_a_tenth_of_the_memory_at_a_vocabulary_of_32000() -> None:
+    """The most that was held at once, in processes of their own: forward and backward of 2048 positions."""
+    peaks = {how: int(subprocess.run([sys.executable, "-c", PEAK, how], check=True, capture_output=True, text=True).stdout)
+             for how in ("pieces", "whole")}
+    print(f"peak memory with all logits is {peaks['whole'] / peaks['pieces']:.1f} times that of pieces of 1024")
+    assert peaks["pieces"] < 0.1 * peaks["whole"], peaks
