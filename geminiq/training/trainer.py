@@ -148,7 +148,7 @@ class Objective(nn.Module):
                 loads: Tensor | None = None,    # (L, N); None: this is the only part
                 ) -> Losses:
         device = self.model.embedding.weight.device
-        routing = _record_routing(self.model) if n_tokens and self.model.config.use_moe else nullcontext()
+        routing = _record_routing(self.model) if n_tokens and self.model.config.has_experts else nullcontext()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16), routing as recorded:
             features = self.model.features(inputs.to(device))
             predictions = None if targets is None else self.predictions(features, targets.to(device))
@@ -232,7 +232,7 @@ def update(objective: nn.Module,                # an Objective, as `processes` h
 def _look_ahead(objective: nn.Module, parts: list[tuple[Tensor, Tensor]], n_tokens: int, processes: OneProcess) -> Tensor | None:
     "How often each expert will be chosen in all parts (L, N); what is random is drawn as it will be then."
     configs = [module.model.config for module in objective.modules() if isinstance(module, Objective)]
-    if not any(config.use_moe and config.balance_weight for config in configs):
+    if not any(config.has_experts and config.balance_weight for config in configs):
         return None
     with torch.random.fork_rng([processes.device] if processes.device.type == "cuda" else []):
         return torch.stack([objective(inputs, None, n_tokens).loads for inputs, _ in parts]).sum(0)
@@ -320,7 +320,7 @@ class Trainer:
         result = update(self.objective, self.optimizer, batch, self.config.training.max_grad_norm, self.processes)
         entry = {"step": self.step, "loss": result.loss, "learning_rate": self.optimizer.param_groups[0]["lr"],
                  "grad_norm": result.grad_norm}
-        if self.config.model.use_moe and self.config.model.capacity_factor is not None:
+        if self.config.model.has_experts and self.config.model.capacity_factor is not None:
             entry["dropped"] = result.dropped
         return entry
 

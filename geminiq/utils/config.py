@@ -182,6 +182,14 @@ class Config(Section):
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     data: DataConfig = Field(default_factory=DataConfig)
 
+    @model_validator(mode="after")
+    def fit(self) -> "Config":
+        "Refuse what the sections do not want of each other."
+        if self.model.logit_cap is not None and self.training.vocab_chunk is not None:
+            raise ValueError(f"model.logit_cap {self.model.logit_cap} bends logits that training.vocab_chunk "
+                             f"{self.training.vocab_chunk} never holds: leave one out")
+        return self
+
 # %% ../../nbs/10_config.ipynb #d5266abe
 def make_config(values: dict,          # sections, with their keys and values
                 source: str = "configuration",   # where they come from, for the message
@@ -202,7 +210,9 @@ def _explain(error: dict, kind: type[Section] | None = None) -> str:
         near = get_close_matches(str(error["loc"][-1]), known, n=1)
         return f"{key} is unknown, " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{key}: {message}" if error["type"] == "value_error" else f"{key} is {error['input']!r}, it {message}"
+    if error["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"{key} is {error['input']!r}, it {message}"
 
 # %% ../../nbs/10_config.ipynb #77b78f95
 PRESETS = files("geminiq") / "configs"
