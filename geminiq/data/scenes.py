@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# %% ../../nbs/29_scenes.ipynb #8fa72f44
+# %% ../../nbs/29_scenes.ipynb #081b38ef
 COLOURS = {"red": (0.88, 0.16, 0.14), "green": (0.16, 0.62, 0.24), "blue": (0.16, 0.36, 0.86),
            "yellow": (0.93, 0.75, 0.08), "purple": (0.58, 0.20, 0.70), "black": (0.10, 0.10, 0.10)}
 
@@ -21,30 +21,29 @@ SHAPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "circle": lambda x, y: torch.hypot(x, y) - 1,
     "square": lambda x, y: torch.maximum(x.abs(), y.abs()) - 0.85,
     "triangle": lambda x, y: torch.maximum(y - 0.75, (2 * x.abs() - y - 1) / 5**0.5),
-    "diamond": lambda x, y: (x.abs() + y.abs() - 1.1) / 2**0.5,
     "cross": lambda x, y: torch.maximum(torch.maximum(x.abs(), y.abs()) - 0.95, torch.minimum(x.abs(), y.abs()) - 0.3),
-    "ring": lambda x, y: (torch.hypot(x, y) - 0.75).abs() - 0.25,
+    "ring": lambda x, y: (torch.hypot(x, y) - 0.7).abs() - 0.3,
+    "bar": lambda x, y: torch.maximum(x.abs() - 0.95, y.abs() - 0.3),
 }
 
-PLACES = ["at the top left", "at the top", "at the top right", "on the left", "in the middle", "on the right",
-          "at the bottom left", "at the bottom", "at the bottom right"]   # the cells, row by row
+PLACES = ["top left", "top right", "bottom left", "bottom right"]   # the cells, row by row
 
 
 class Scenes(NamedTuple):
-    "Many scenes of 3 × 3 cells, row by row; each cell is empty or holds one object."
-    colour: Tensor   # (n, 9) a number in COLOURS, −1: empty
-    shape: Tensor    # (n, 9) a number in SHAPES, −1: empty
-    size: Tensor     # (n, 9) radius, in widths of a cell
-    shift: Tensor    # (n, 9, 2) right and down from the middle of the cell, in widths of a cell
-    rgb: Tensor      # (n, 9, 3) the shade of the object, from 0 to 1
+    "Many scenes of 2 × 2 cells, row by row; each cell is empty or holds one object."
+    colour: Tensor   # (n, 4) a number in COLOURS, −1: empty
+    shape: Tensor    # (n, 4) a number in SHAPES, −1: empty
+    size: Tensor     # (n, 4) radius, in widths of a cell
+    shift: Tensor    # (n, 4, 2) right and down from the middle of the cell, in widths of a cell
+    rgb: Tensor      # (n, 4, 3) the shade of the object, from 0 to 1
     paper: Tensor    # (n, 3) what it lies on
 
-# %% ../../nbs/29_scenes.ipynb #43d5f965
+# %% ../../nbs/29_scenes.ipynb #05d3f4e1
 def render(scenes: Scenes,
-           cell: int = 12,   # pixels, a third of the side of the image
-           ) -> Tensor:      # (n, 3, 3·cell, 3·cell), from 0 to 1
+           cell: int = 16,   # pixels, half of the side of the image
+           ) -> Tensor:      # (n, 3, 2·cell, 2·cell), from 0 to 1
     "Draw scenes, with smooth edges."
-    full = scenes.shape >= 0                                                        # (n, 9), m of them true
+    full = scenes.shape >= 0                                                        # (n, 4), m of them true
     shape, size = scenes.shape[full], scenes.size[full][:, None]                    # (m), (m, 1)
     middle = (torch.arange(cell) + 0.5) / cell - 0.5                                # (cell) of the pixels
     x, y = ((middle - shift[:, None]) / size for shift in scenes.shift[full].unbind(-1))   # (m, cell) each
@@ -52,12 +51,12 @@ def render(scenes: Scenes,
     for k, edge in enumerate(SHAPES.values()):
         distance[shape == k] = edge(x[shape == k][:, None, :], y[shape == k][:, :, None])
     ink = (0.5 - distance * size[:, None] * cell).clamp(0, 1)[:, None]              # (m, 1, cell, cell)
-    cells = scenes.paper[:, None, :, None, None].repeat(1, 9, 1, cell, cell)        # (n, 9, 3, cell, cell)
+    cells = scenes.paper[:, None, :, None, None].repeat(1, 4, 1, cell, cell)        # (n, 4, 3, cell, cell)
     cells[full] = torch.lerp(cells[full], scenes.rgb[full][..., None, None], ink)
-    rows = cells.unflatten(1, (3, 3)).permute(0, 3, 1, 4, 2, 5)                     # (n, 3, row, y, column, x)
-    return rows.reshape(len(cells), 3, 3 * cell, 3 * cell)
+    rows = cells.unflatten(1, (2, 2)).permute(0, 3, 1, 4, 2, 5)                     # (n, 3, row, y, column, x)
+    return rows.reshape(len(cells), 3, 2 * cell, 2 * cell)
 
-# %% ../../nbs/29_scenes.ipynb #9d7961c8
+# %% ../../nbs/29_scenes.ipynb #723aa32d
 def colour_shape_pairs(held_out: bool,   # True: those that never occur in training
                        ) -> Tensor:      # (30 or 6, 2) numbers in COLOURS and SHAPES
     "The combinations of a colour and a shape, either those for training or those held out."
@@ -68,66 +67,71 @@ def colour_shape_pairs(held_out: bool,   # True: those that never occur in train
 def sample_scenes(n: int,
                   generator: torch.Generator,
                   held_out: bool = False,        # True: each scene holds an object with a held-out combination
+                  n_others: int = 3,             # at most so many objects with it
                   ) -> Scenes:
-    "Random scenes of 3 to 6 objects."
+    "Random scenes of at least one object."
     pairs = colour_shape_pairs(held_out)
     target = pairs[torch.randint(len(pairs), (n,), generator=generator)]
-    return _place(target, torch.ones(n, dtype=torch.long), generator)[0]
+    return _place(target, torch.ones(n, dtype=torch.long), torch.ones(n, 2, dtype=torch.bool), n_others, generator)[0]
 
 
 def _place(target: Tensor,     # (n, 2) colour and shape
            n_targets: Tensor,  # (n,) how many of them, 0 to 3
+           by: Tensor,         # (n, 2) bool: whether the colour, the shape, or both describe the target
+           n_others: int,      # at most, if there is room
            generator: torch.Generator,
-           ) -> tuple[Scenes, Tensor]:   # and (n, 9) the order in which the cells were filled, from 0
-    "Scenes with exactly so many targets, and 2 to 5 other objects, all with combinations for training."
+           ) -> tuple[Scenes, Tensor]:   # and (n, 4) the order in which the cells were filled, from 0
+    "Scenes of targets and others, which have combinations for training and do not fit the description."
     n, known = len(target), colour_shape_pairs(held_out=False)
-    order = torch.rand(n, 9, generator=generator).argsort(1)
-    n_objects = n_targets + torch.randint(2, 6, (n,), generator=generator)
-    other = torch.randint(len(known), (n, 9), generator=generator)
-    other += (known[other] == target[:, None]).all(-1)                            # not the target: the next one
-    pair = torch.where((order < n_targets[:, None])[..., None], target[:, None], known[other % len(known)])
-    colour, shape = pair.masked_fill((order >= n_objects[:, None])[..., None], -1).unbind(-1)   # (n, 9) each
+    order = torch.rand(n, 4, generator=generator).argsort(1)
+    n_objects = (n_targets + torch.randint(n_others + 1, (n,), generator=generator)).clamp(max=4)
+    fits = ((known == target[:, None]) | ~by[:, None]).all(-1)                                       # (n, 30)
+    other = known[torch.multinomial((~fits).float(), 4, replacement=True, generator=generator)]      # (n, 4, 2)
+    pair = torch.where((order < n_targets[:, None])[..., None], target[:, None], other)
+    colour, shape = pair.masked_fill((order >= n_objects[:, None])[..., None], -1).unbind(-1)        # (n, 4) each
     def uniform(low, high, *sizes): return low + (high - low) * torch.rand(n, *sizes, generator=generator)
-    size = uniform(0.28, 0.42, 9)
-    shift = (0.46 - size)[..., None] * uniform(-1, 1, 9, 2)                       # never over the edge of its cell
-    rgb = torch.tensor(list(COLOURS.values()))[colour] + uniform(-0.08, 0.08, 9, 3)
+    size = uniform(0.34, 0.44, 4)
+    shift = (0.46 - size)[..., None] * uniform(-1, 1, 4, 2)                       # never over the edge of its cell
+    rgb = torch.tensor(list(COLOURS.values()))[colour] + uniform(-0.08, 0.08, 4, 3)
     return Scenes(colour, shape, size, shift, rgb.clamp(0, 1), uniform(0.85, 1, 3)), order
 
-# %% ../../nbs/29_scenes.ipynb #bf905c5e
-CAPTIONS = ["{}.", "The picture shows {}.", "There is {}.", "I see {}.", "Here is {}."]
+# %% ../../nbs/29_scenes.ipynb #562dab05
+CAPTIONS = ["{}.", "The picture shows {}.", "I see {}.", "Look: {}."]
+_COLOURS, _SHAPES = list(COLOURS), list(SHAPES)
 
 
 def write_captions(scenes: Scenes,
                    generator: torch.Generator,   # draws the wording and the order
+                   both: bool = True,            # colour and shape of each thing; False: one of them, by chance
                    ) -> list[str]:
-    "One sentence for each scene that names all of its objects."
+    "A sentence for each scene that says what is where."
     n = len(scenes.shape)
-    wording, place_first = torch.randint(len(CAPTIONS), (n,), generator=generator), torch.rand(n, generator=generator) < 0.5
-    order = torch.rand(n, 9, generator=generator).argsort(1)
-    rows = zip(*(part.tolist() for part in (scenes.colour, scenes.shape, order, wording, place_first)), strict=True)
-    return [_caption(*row) for row in rows]
+    wording, order = torch.randint(len(CAPTIONS), (n,), generator=generator), torch.rand(n, 4, generator=generator).argsort(1)
+    by_colour = torch.rand(n, 4, generator=generator) < 0.5
+    rows = zip(*(part.tolist() for part in (scenes.colour, scenes.shape, by_colour, order, wording)), strict=True)
+    return [_caption(*row, both) for row in rows]
 
 
-def _caption(colours: list[int], shapes: list[int], order: list[int], wording: int, place_first: bool) -> str:
+def _caption(colours: list[int], shapes: list[int], by_colour: list[bool], order: list[int], wording: int, both: bool) -> str:
     "The caption of one scene."
-    parts = [(f"a {_COLOURS[colours[cell]]} {_SHAPES[shapes[cell]]}", PLACES[cell]) for cell in order if shapes[cell] >= 0]
-    parts = [f"{place} {thing}" if place_first else f"{thing} {place}" for thing, place in parts]
-    sentence = CAPTIONS[wording].format(" and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]])))
-    return sentence[0].upper() + sentence[1:]
+    parts = []
+    for cell in (cell for cell in order if shapes[cell] >= 0):
+        colour, shape = _COLOURS[colours[cell]], _SHAPES[shapes[cell]]
+        parts.append(f"{PLACES[cell]} {f'{colour} {shape}' if both else colour if by_colour[cell] else shape}")
+    return CAPTIONS[wording].format(", ".join(parts))
 
-
-_COLOURS, _SHAPES = list(COLOURS), list(SHAPES)
-
-# %% ../../nbs/29_scenes.ipynb #ed766cc6
+# %% ../../nbs/29_scenes.ipynb #2bf23f78
 NUMBERS = ["zero", "one", "two", "three"]
 UNKNOWN = "the picture does not say"
 KINDS = ["colour", "shape", "count", "place", "unanswerable"]
 
 QUESTIONS = {
-    "colour": ["What colour is the thing {place}?", "Which colour has the object {place}?", "The thing {place} is of what colour?"],
-    "shape": ["What shape is the thing {place}?", "Which shape has the object {place}?", "What is {place}?"],
-    "count": ["How many {colour} {shapes} are there?", "Count the {colour} {shapes}.", "What is the number of {colour} {shapes}?"],
-    "place": ["Where is the {colour} {shape}?", "Where do you see a {colour} {shape}?", "In which place is the {colour} {shape}?"],
+    "colour": ["What colour is the thing at the {place}?", "What is the colour of the object at the {place}?",
+               "The thing at the {place}: which colour?"],
+    "shape": ["What shape is the thing at the {place}?", "What is the shape of the object at the {place}?",
+              "What is at the {place}?"],
+    "count": ["How many {things} are there?", "Count the {things}.", "What is the number of {things}?"],
+    "place": ["Where is the {thing}?", "Where do you see a {thing}?", "Where in the picture is the {thing}?"],
 }
 
 
@@ -142,25 +146,29 @@ class VisualQuestions(NamedTuple):
 def sample_questions(n: int,
                      generator: torch.Generator,
                      held_out: bool = False,     # True: about objects whose combination never occurs in training
+                     n_others: int = 3,          # at most so many objects with those that are asked about; 0: none
                      ) -> VisualQuestions:
     "Random questions whose words do not betray the answer, and scenes to which the answers are true."
     pairs = colour_shape_pairs(held_out)
     target = pairs[torch.randint(len(pairs), (n,), generator=generator)]                            # (n, 2)
-    kind, wording = (torch.randint(high, (n,), generator=generator) for high in (len(QUESTIONS), 3))
+    kind, wording, description = (torch.randint(high, (n,), generator=generator) for high in (len(QUESTIONS), 3, 3))
+    is_count = kind == KINDS.index("count")
+    by = torch.stack([description != 1, description != 0], dim=1) | ~is_count[:, None]              # colour, shape, or both
     n_answers = torch.tensor([len(COLOURS) + 1, len(SHAPES) + 1, len(NUMBERS), len(PLACES) + 1])   # each with "does not say"
     drawn = (torch.rand(n, generator=generator) * n_answers[kind]).long()                           # the answer; 0: no target
-    n_targets = torch.where(kind == KINDS.index("count"), drawn, drawn.clamp(max=1))
-    scenes, order = _place(target, n_targets, generator)
-    cell = (order == torch.where(n_targets > 0, 0, 8)[:, None]).long().argmax(1)    # of a target, or one that is empty
-    rows = zip(*(part.tolist() for part in (kind, wording, *target.T, n_targets, cell)), strict=True)
+    n_targets = torch.where(is_count, drawn, drawn.clamp(max=1))
+    scenes, order = _place(target, n_targets, by, n_others, generator)
+    cell = (order == torch.where(n_targets > 0, 0, 3)[:, None]).long().argmax(1)    # of a target, or one that is empty
+    rows = zip(*(part.tolist() for part in (kind, wording, target, by, n_targets, cell)), strict=True)
     return VisualQuestions(scenes, *map(list, zip(*(_question(*row) for row in rows), strict=True)))
 
 
-def _question(kind: int, wording: int, colour: int, shape: int, n_targets: int, cell: int) -> tuple[str, str, str]:
+def _question(kind: int, wording: int, target: list[int], by: list[bool], n_targets: int, cell: int) -> tuple[str, str, str]:
     "A question, its answer and its kind."
-    kind, colour, shape, place = KINDS[kind], _COLOURS[colour], _SHAPES[shape], PLACES[cell]
-    shapes = shape + ("es" if shape.endswith("s") else "s")
-    question = QUESTIONS[kind][wording].format(colour=colour, shape=shape, shapes=shapes, place=place)
+    kind, colour, shape, place = KINDS[kind], _COLOURS[target[0]], _SHAPES[target[1]], PLACES[cell]
+    plural = shape + ("es" if shape.endswith("s") else "s") if by[1] else "things"
+    things = f"{colour} {plural}" if by[0] else plural
+    question = QUESTIONS[kind][wording].format(place=place, thing=f"{colour} {shape}", things=things)
     if kind != "count" and n_targets == 0:
         return question, UNKNOWN, "unanswerable"
     return question, {"colour": colour, "shape": shape, "count": NUMBERS[n_targets], "place": place}[kind], kind
