@@ -2,8 +2,11 @@
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
 
@@ -39,9 +42,9 @@ from geminiq.models.multimodal import (
     splice,
 )
 from geminiq.models.transformer import Transformer
-from geminiq.models.vision import init_by_fan_in
+from geminiq.models.vision import init_by_fan_in, load_vision_config, vision_preset_names
 from geminiq.training.losses import cross_entropy_loss
-from geminiq.utils.config import ModelConfig
+from geminiq.utils.config import ModelConfig, preset_names
 from geminiq.utils.device import UserError, make_generator
 
 TOLERANCE = 1e-11   # relative to the largest number
@@ -520,3 +523,58 @@ def test_the_vision_classes_are_here_too() -> None:
     for name in ("PatchEmbedding", "VisionConfig", "VisionEncoder", "ImageClassifier"):
         assert getattr(multimodal, name) is getattr(vision, name)
         assert name in multimodal.__all__
+
+
+# The packaged vision encoders
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(("name", "millions", "shape"), [
+    ("vit_base", 85.8, (197, 768)), ("vit_tiny", 5.5, (197, 192)), ("clip_vit_large", 303.5, (577, 1024))])
+def test_vision_presets(name: str, millions: float, shape: tuple[int, int]) -> None:
+    config = load_vision_config(name)
+    with torch.device("meta"):   # shapes only
+        encoder = VisionEncoder(config, torch.Generator())
+        images = torch.zeros(1, 3, config.image_size, config.image_size)
+    assert encoder(images).shape == (1, *shape)
+    assert round(sum(p.numel() for p in encoder.parameters()) / 1e6, 1) == millions
+
+
+def test_the_presets_of_language_models_are_not_disturbed() -> None:
+    assert vision_preset_names() == ["clip_vit_large", "vit_base", "vit_tiny"]
+    assert not set(vision_preset_names()) & set(preset_names()) and "tiny" in preset_names()
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("patch_sise: 4", "patch_sise is unknown, did you mean patch_size"),
+    ("wings: 2", "wings is unknown, known are image_size, "),
+    ("d_model: -1\nn_heads: many", "d_model is -1, it should be greater than 0; n_heads is 'many', it should be a valid integer"),
+    ("image_size: huge", "image_size is 'huge', it should be a valid "),
+    ("activation: relu", "activation is 'relu', it should be 'gelu' or 'quick_gelu'"),
+    ("[1, 2]", r"has keys image_size, .*, not \[1, 2\]"),
+    ("a: [", "is not valid YAML"),
+])
+def test_mistakes_in_a_vision_configuration(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "eye.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=rf"eye\.yaml.*{message}"):
+        load_vision_config(file)
+
+
+def test_a_vision_configuration_of_your_own(tmp_path: Path) -> None:
+    file = tmp_path / "eye.yaml"
+    file.write_text("image_size: [8, 12]\npatch_size: 4\n")
+    assert load_vision_config(file) == load_vision_config(str(file)) == VisionConfig(image_size=(8, 12), patch_size=4)
+    with pytest.raises(UserError, match="no vision configuration 'vit_huge': give clip_vit_large, vit_base, vit_tiny or"):
+        load_vision_config("vit_huge")
+
+
+def test_the_package_carries_its_configurations(tmp_path: Path) -> None:
+    """As setuptools copies it into a wheel."""
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", tmp_path]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.yaml")} == \
+        {path.relative_to(ROOT) for path in (ROOT / "geminiq").rglob("*.yaml")}
+    assert tmp_path / "geminiq/configs/vision/vit_base.yaml" in set(tmp_path.rglob("*.yaml"))
