@@ -24,7 +24,7 @@ setup(
     keywords=settings["keywords"],
     license="MIT",
     packages=find_packages(include=["geminiq", "geminiq.*"]),
-    package_data={"geminiq": ["configs/*.yaml", "explorables/*.js", "py.typed"]},
+    package_data={"geminiq": ["configs/*.yaml", "configs/vision/*.yaml", "explorables/*.js", "py.typed"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
     extras_require={"course": course, "hub": hub, "dev": course + dev},

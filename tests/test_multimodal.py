@@ -1,0 +1,580 @@
+"""Pictures in a text: against LLaVA of transformers, PyTorch's own attention, loops, and each row alone."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers.models.llama import modeling_llama
+
+from geminiq.data.dataset import IGNORE
+from geminiq.data.tokenizer import train_tokenizer
+from geminiq.generation.beam_search import beam_search
+from geminiq.generation.cache import KVCache
+from geminiq.generation.generate import generate, left_pad
+from geminiq.generation.sampling import Sampling
+from geminiq.models import multimodal, vision
+from geminiq.models.multimodal import (
+    CrossBlock,
+    LinearProjector,
+    MLPProjector,
+    MultimodalFusion,
+    Resampler,
+    Seeing,
+    Seen,
+    VisionConfig,
+    VisionEncoder,
+    VisionLanguageModel,
+    answer_targets,
+    encode_with_images,
+    generate_from_images,
+    splice,
+)
+from geminiq.models.transformer import Transformer
+from geminiq.models.vision import init_by_fan_in, load_vision_config, vision_preset_names
+from geminiq.training.losses import cross_entropy_loss
+from geminiq.utils.config import ModelConfig, preset_names
+from geminiq.utils.device import UserError, make_generator
+
+TOLERANCE = 1e-11   # relative to the largest number
+IMAGE, V = 7, 50
+GREEDY = Sampling(temperature=0)
+FUSIONS = ("splice", "cross_attention")
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    """Random numbers in float64."""
+    return torch.randn(shape, generator=make_generator(seed), dtype=torch.float64)
+
+
+def agree(ours: Tensor, theirs: Tensor) -> None:
+    """Equal up to rounding in float64."""
+    assert ours.dtype == theirs.dtype == torch.float64
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max()
+
+
+# LLaVA
+
+
+class ExactTorch:
+    """PyTorch, except that float32 is float64."""
+    float = float32 = torch.float64
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(torch, name)
+
+
+NAMES = {   # of LLaVA and of geminiq, in the order in which they are replaced
+    r"^model\.vision_tower\.(vision_model\.)?": "vision.", r"^model\.multi_modal_projector\.": "projector.maps.",
+    r"^model\.language_model\.": "language.", r"^lm_head": "language.head",
+    r"linear_1": "0", r"linear_2": "2", r"embeddings\.class_embedding": "cls",
+    r"embeddings\.position_embedding\.weight": "position", r"embeddings\.patch_embedding": "patches.projection",
+    r"pre_layrnorm": "embedding_norm", r"post_layernorm": "norm", r"encoder\.layers": "blocks", r"layer_norm1": "attention_norm",
+    r"layer_norm2": "feed_forward_norm", r"mlp\.fc1": "feed_forward.up", r"mlp\.fc2": "feed_forward.down",
+    r"embed_tokens": "embedding", r"language\.layers": "language.blocks", r"input_layernorm": "attention_norm",
+    r"post_attention_layernorm": "feed_forward_norm", r"mlp\.(up|gate|down)_proj": r"feed_forward.\1",
+    r"self_attn\.q_proj": "attention.query", r"self_attn\.k_proj": "attention.key", r"self_attn\.v_proj": "attention.value",
+    r"self_attn\.(o|out)_proj": "attention.output",
+}
+
+
+def renamed(name: str) -> str:
+    """A name of LLaVA's by the names of geminiq."""
+    for old, new in NAMES.items():
+        name = re.sub(old, new, name)
+    return name
+
+
+@pytest.fixture
+def llava(monkeypatch: pytest.MonkeyPatch) -> tuple[VisionLanguageModel, LlavaForConditionalGeneration]:
+    """LLaVA twice, with the same random weights; a CLIP of three layers read before its last, 3 × 3 patches, a LLaMA of two."""
+    monkeypatch.setattr(modeling_llama, "torch", ExactTorch())   # it casts to float32 in places
+    eye = CLIPVisionConfig(image_size=12, patch_size=4, hidden_size=16, num_hidden_layers=3, num_attention_heads=4,
+                           intermediate_size=24)
+    text = LlamaConfig(vocab_size=V, max_position_embeddings=64, hidden_size=24, num_hidden_layers=2, num_attention_heads=4,
+                       num_key_value_heads=2, intermediate_size=40, rms_norm_eps=1e-3, bos_token_id=None, eos_token_id=None)
+    config = LlavaConfig(vision_config=eye, text_config=text, image_token_index=IMAGE, vision_feature_layer=-2,
+                         vision_feature_select_strategy="default")
+    reference = LlavaForConditionalGeneration(config).double().eval()
+    generator = make_generator(0)
+    with torch.no_grad():
+        for p in reference.parameters():   # so far from 0, in norms from 1, that each number counts
+            noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+            p.copy_(p + 0.1 * noise if p.ndim == 1 else 0.3 * noise)
+    encoder = VisionEncoder(VisionConfig(image_size=12, patch_size=4, n_channels=3, d_model=16, n_layers=3, n_heads=4, d_ff=24,
+                                         norm_eps=eye.layer_norm_eps, activation="quick_gelu", embedding_norm=True))
+    language = Transformer(ModelConfig(vocab_size=V, context_length=64, d_model=24, n_layers=2, n_heads=4, attention_type="gqa",
+                                       n_kv_heads=2, d_ff=40, norm_eps=1e-3, tie_embeddings=False))
+    model = VisionLanguageModel(encoder, MLPProjector(16, 24), language, IMAGE, feature_layer=-2).double().eval()
+    state = {renamed(name): p for name, p in reference.named_parameters()}
+    state.setdefault("vision.patches.projection.bias", torch.zeros(16))   # CLIP has none
+    model.load_state_dict({name: p.reshape(model.get_parameter(name).shape) for name, p in state.items()})
+    return model, reference
+
+
+ROWS = [[1, 2, 3, IMAGE, 4], [5, 6, 8], [IMAGE, 2, 9, IMAGE, 3, 11, 12, 13], [IMAGE]]   # one, none, two, one
+
+
+@torch.no_grad()
+def test_llava_logits(llava: tuple) -> None:
+    """At all positions of the text, in a padded batch; transformers wants each image token as often as there are patches."""
+    model, reference = llava
+    tokens, key_mask = left_pad(ROWS)
+    images = random(4, 3, 12, 12)
+    row = splice(tokens, IMAGE, 9, key_mask)
+    positions = (row.key_mask.cumsum(-1) - 1).clamp(min=0)
+    theirs = reference(input_ids=row.tokens, pixel_values=images, attention_mask=row.key_mask.long(),
+                       position_ids=positions).logits
+    ours = model(tokens, images, key_mask)
+    for i in range(len(ROWS)):
+        agree(ours[i][key_mask[i]], theirs[i][row.places[i][key_mask[i]]])
+
+
+@torch.no_grad()
+def test_llava_writes_the_same(llava: tuple) -> None:
+    model, reference = llava
+    tokens, key_mask = left_pad(ROWS)
+    images = random(4, 3, 12, 12)
+    row = splice(tokens, IMAGE, 9, key_mask)
+    theirs = reference.generate(input_ids=row.tokens, pixel_values=images, attention_mask=row.key_mask.long(), do_sample=False,
+                                max_new_tokens=10, pad_token_id=0, suppress_tokens=[IMAGE])
+    ours = generate_from_images(model, tokens, images, 10, key_mask, sampling=GREEDY)
+    assert ours.unique().numel() > 3
+    assert torch.equal(ours, theirs[:, row.tokens.shape[1]:])
+
+
+def test_llava_gradients(llava: tuple) -> None:
+    """Of the loss on two answers, number by number; the last block of the encoder and its norm are not read."""
+    model, reference = llava
+    tokens, images = torch.tensor([[1, IMAGE, 3, 4], [IMAGE, 5, 6, 9]]), random(2, 3, 12, 12)
+    targets = torch.tensor([[IGNORE, 5, 6, 8], [2, IGNORE, IGNORE, 3]])
+    cross_entropy_loss(model(tokens, images), targets).backward()
+    row = splice(tokens, IMAGE, 9)
+    longer = torch.full_like(row.tokens, IGNORE).scatter(1, row.places, targets)
+    cross_entropy_loss(reference(input_ids=row.tokens, pixel_values=images).logits, longer).backward()
+    theirs = {renamed(name): p.grad for name, p in reference.named_parameters()}
+    largest = max(gradient.abs().max() for gradient in theirs.values() if gradient is not None)
+    compared = 0
+    for name, p in model.named_parameters():
+        if p.grad is None or name == "vision.patches.projection.bias":
+            assert name.startswith(("vision.blocks.2.", "vision.norm.", "vision.patches.projection.bias")), name
+            continue
+        assert (p.grad - theirs[name].reshape(p.shape)).abs().max() <= TOLERANCE * largest, name
+        compared += 1
+    assert compared > 50
+
+
+# The parts
+
+
+def copy_attention(ours: nn.Module) -> nn.MultiheadAttention:
+    """PyTorch's attention with the weights of ours."""
+    theirs = nn.MultiheadAttention(ours.query.in_features, ours.n_heads, kdim=ours.key.in_features, vdim=ours.key.in_features,
+                                   batch_first=True).double()
+    split = {f"{name[0]}_proj_weight": getattr(ours, name).weight for name in ("query", "key", "value")}
+    if theirs.in_proj_weight is not None:
+        split = {"in_proj_weight": torch.cat(list(split.values()))}
+    theirs.load_state_dict(split | {"in_proj_bias": torch.cat([ours.query.bias, ours.key.bias, ours.value.bias]),
+                                    "out_proj.weight": ours.output.weight, "out_proj.bias": ours.output.bias})
+    return theirs
+
+
+def scatter_weights(module: nn.Module, seed: int = 0) -> None:
+    """Weights so far from where they start that each number counts."""
+    generator = make_generator(seed)
+    with torch.no_grad():
+        for p in module.parameters():
+            noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+            p.copy_(p + 0.2 * noise if p.ndim == 1 else 0.4 * noise)
+
+
+def cross_by_pytorch(block: CrossBlock, x: Tensor, context: Tensor, seen: Tensor) -> Tensor:
+    """What a block computes, with PyTorch's attention; `seen` is (B, S)."""
+    gates = [1.0, 1.0] if block.gates is None else block.gates.tanh()
+    context = block.context_norm(context)
+    x = x + gates[0] * copy_attention(block.attention)(block.attention_norm(x), context, context, key_padding_mask=~seen)[0]
+    return x + gates[1] * block.feed_forward(block.feed_forward_norm(x))
+
+
+@torch.no_grad()
+@settings(deadline=None, max_examples=30)
+@given(T=st.integers(1, 5), n=st.integers(1, 7), queries=st.integers(1, 4), layers=st.integers(1, 3), seed=st.integers(0, 2**31))
+def test_resampler(T: int, n: int, queries: int, layers: int, seed: int) -> None:
+    """Against PyTorch's attention; as many vectors come out whatever goes in, and padding does not count."""
+    resampler = Resampler(6, 8, queries, layers, 2).double()
+    scatter_weights(resampler, seed)
+    features = random(T, n, 6, seed=seed)
+    mask = torch.rand(T, n, generator=make_generator(seed)) < 0.6   # a row may be empty: the queries see themselves
+    x = resampler.queries.expand(T, -1, -1)
+    for block in resampler.blocks:
+        both = torch.cat([resampler.input(features), x], dim=1)
+        x = cross_by_pytorch(block, x, both, torch.cat([mask, torch.ones(T, queries, dtype=torch.bool)], dim=1))
+    assert resampler(features, mask).shape == (T, queries, 8)
+    agree(resampler(features, mask), resampler.norm(x))
+    agree(resampler(features.masked_fill(~mask[..., None], 1e3), mask), resampler(features, mask))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", multimodal.FUSION_KINDS)
+def test_fusion(kind: str) -> None:
+    fusion = MultimodalFusion(8, 2, kind).double()
+    scatter_weights(fusion)
+    text, image = random(3, 5, 8), random(3, 7, 8, seed=1)
+    text_mask, image_mask = (torch.arange(n) < torch.tensor([[n], [n - 2], [1]]) for n in (5, 7))
+    if kind == "concat":
+        both = torch.cat([image, text], dim=1)
+        both = cross_by_pytorch(fusion.text, both, both, torch.cat([image_mask, text_mask], dim=1))
+        expected = both[:, 7:], both[:, :7]
+    else:
+        expected = cross_by_pytorch(fusion.text, text, image, image_mask), image
+        if kind == "cross_attention":
+            expected = expected[0], cross_by_pytorch(fusion.image, image, text, text_mask)
+    for ours, theirs in zip(fusion(text, image, text_mask, image_mask), expected, strict=True):
+        agree(ours, theirs)
+
+
+def test_closed_gates_are_the_identity_and_open() -> None:
+    fusion = MultimodalFusion(8, 2, "gated").double()
+    text, image = random(2, 5, 8), random(2, 7, 8, seed=1)
+    assert torch.equal(fusion(text, image)[0], text)
+    optimizer = torch.optim.SGD(fusion.parameters(), 0.1)
+    (fusion(text, image)[0] ** 2).sum().backward()
+    optimizer.step()
+    assert (fusion(text, image)[0] - text).abs().max() > 1e-4
+
+
+def make_fusion(d_vision: int, d_model: int, generator: torch.Generator) -> MultimodalFusion:
+    return MultimodalFusion(d_model, 2, "cross_attention", generator)
+
+
+@pytest.mark.parametrize("make", [LinearProjector, MLPProjector, Resampler, make_fusion])
+def test_the_generator_alone_decides_the_first_weights(make: Callable) -> None:
+    def weights(seed: int) -> Tensor:
+        return torch.cat([p.flatten() for p in make(6, 8, generator=make_generator(seed)).parameters()])
+
+    first, state = weights(1), torch.get_rng_state()
+    torch.rand(1)
+    assert torch.equal(weights(1), first)
+    assert not torch.equal(weights(2), first)
+    torch.set_rng_state(state)
+    weights(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@settings(deadline=None)
+@given(rows=st.lists(st.lists(st.sampled_from([1, 2, IMAGE]), min_size=1, max_size=6), min_size=1, max_size=5),
+       n=st.integers(1, 4), padded_right=st.booleans())
+def test_splice(rows: list[list[int]], n: int, padded_right: bool) -> None:
+    """Row by row in lists: the same tokens, whichever side the padding was on."""
+    tokens, key_mask = left_pad(rows)
+    if padded_right:
+        tokens, key_mask = (torch.stack([part.roll(len(row)) for part, row in zip(parts, rows, strict=True)])
+                            for parts in (tokens, key_mask))
+    row = splice(tokens, IMAGE, n, key_mask)
+    mask = torch.ones_like(row.tokens, dtype=torch.bool) if row.key_mask is None else row.key_mask
+    longest = max(sum(n if token == IMAGE else 1 for token in padded) for padded in tokens.tolist())
+    assert row.tokens.shape == mask.shape == (len(rows), longest)
+    for i, text in enumerate(rows):
+        longer = [token for token in text for _ in range(n if token == IMAGE else 1)]
+        assert row.tokens[i][mask[i]].tolist() == longer
+        places = row.places[i][key_mask[i]].tolist()
+        first = int(mask[i].nonzero()[0])
+        assert places == [first + sum(n if t == IMAGE else 1 for t in text[:k + 1]) - 1 for k in range(len(text))]
+    if row.key_mask is not None:
+        assert not row.key_mask.all()
+
+
+# The model
+
+
+def make_model(fusion: str, projector: Callable = MLPProjector, position: str = "rope", **how: object) -> VisionLanguageModel:
+    """A random model in double precision, with open gates and logits far enough apart."""
+    generator = make_generator(1)
+    encoder = VisionEncoder(VisionConfig(image_size=8, patch_size=4, n_channels=2, d_model=12, n_layers=3, n_heads=2), generator)
+    language = Transformer(ModelConfig(vocab_size=V, context_length=96, d_model=16, n_layers=3, n_heads=2, pos_encoding=position,
+                                       tie_embeddings=False), generator)
+    projector = projector(12, 16, generator=generator)
+    model = VisionLanguageModel(encoder, projector, language, IMAGE, fusion, generator=generator, **how).double()
+    init_by_fan_in(model.language, generator)
+    for block in language.blocks:
+        if block.cross is not None:
+            nn.init.constant_(block.cross.gates, 0.8)
+    return model
+
+
+MODELS = [(fusion, {}) for fusion in FUSIONS] + [
+    ("splice", {"projector": lambda *widths, generator: Resampler(*widths, 3, 1, 2, generator)}),
+    ("splice", {"position": "learned", "feature_layer": -2}), ("splice", {"position": "alibi", "keep_cls": True}),
+    ("cross_attention", {"cross_every": 2, "feature_layer": 1}), ("cross_attention", {"position": "learned", "keep_cls": True}),
+]
+BATCH = [[1, 2, 3, IMAGE, 4], [5, 6, 8], [IMAGE, 2, IMAGE, 3, 4, 9, 11], [IMAGE, IMAGE, 1, IMAGE]]
+OWN = [slice(0, 1), slice(1, 1), slice(1, 3), slice(3, 6)]   # the images of each row
+
+
+def pictures(n: int = 6) -> Tensor:
+    return torch.rand(n, 2, 8, 8, generator=make_generator(3), dtype=torch.float64)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("fusion", "how"), MODELS)
+def test_each_row_alone(fusion: str, how: dict) -> None:
+    """One, no, two and three pictures in a row, padded on the left; and the gradient flows to the pictures of each."""
+    model, images = make_model(fusion, **how), pictures()
+    tokens, key_mask = left_pad(BATCH)
+    together = model(tokens, images, key_mask)
+    for row, mask, text, own in zip(together, key_mask, BATCH, OWN, strict=True):
+        agree(row[mask], model(torch.tensor([text]), images[own])[0])
+    text = torch.tensor(BATCH[1:2])
+    assert torch.equal(model(text), model.language(text))
+
+
+@pytest.mark.parametrize(("fusion", "how"), MODELS)
+def test_gradient_flows_everywhere(fusion: str, how: dict) -> None:
+    """Into every parameter that is read, and into every picture; a bias of keys has none, softmax ignores it."""
+    model, images = make_model(fusion, **how), pictures().requires_grad_()
+    tokens, key_mask = left_pad(BATCH)
+    targets = torch.randint(V, tokens.shape, generator=make_generator(0)).masked_fill(~key_mask, IGNORE)
+    targets[3, :-1] = IGNORE
+    cross_entropy_loss(model(tokens, images, key_mask), targets).backward()
+    assert (images.grad.flatten(1).abs().amax(1) > 0).all()
+    layer = how.get("feature_layer")
+    unread = [] if layer is None else ["vision.norm.", *(f"vision.blocks.{i}." for i in range(layer % 4, 3))]
+    for name, p in model.named_parameters():
+        if "key.bias" in name or name == "language.position.weight":
+            continue
+        assert (p.grad is None or p.grad.abs().max() == 0) == name.startswith(tuple(unread)), name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_picture_changes_only_what_follows(fusion: str) -> None:
+    model, images = make_model(fusion), pictures(2)
+    tokens = torch.tensor([[1, IMAGE, 2, IMAGE, 3]])
+    before = model(tokens, images)
+    for i, first in enumerate((1, 3)):
+        other = images.clone()
+        other[i] = 1 - other[i]
+        change = (model(tokens, other) - before).abs().amax(-1)[0]
+        assert (change > 1e-9).tolist() == [t >= first for t in range(5)]
+        assert change[:first].max() == 0
+    assert (model(tokens, images.flip(0)) - before).abs().max() > 1e-6   # which is which matters
+
+
+@torch.no_grad()
+def test_closed_gates_leave_the_language_model_alone() -> None:
+    model = make_model("cross_attention")
+    for block in model.language.blocks:
+        nn.init.zeros_(block.cross.gates)
+    tokens, key_mask = left_pad(BATCH)
+    assert torch.equal(model(tokens, pictures(), key_mask), model.language(tokens, key_mask))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("layer", "keep_cls"), [(None, False), (None, True), (-2, False), (0, True), (3, False)])
+def test_what_is_shown(layer: int | None, keep_cls: bool) -> None:
+    model, images = make_model("splice", feature_layer=layer, keep_cls=keep_cls), pictures(2)
+    shown = model.vision(images) if layer is None else model.vision.features(images, layer)
+    agree(model.look(images), model.projector(shown[:, 0 if keep_cls else 1:]))
+
+
+def by_loops(model: VisionLanguageModel, text: list[int], images: Tensor, steps: int) -> list[int]:
+    """The slow and obviously right way: the whole text and all pictures for every token."""
+    text = list(text)
+    for _ in range(steps):
+        logits = model(torch.tensor([text]), images)[0, -1].clone()
+        logits[IMAGE] = -torch.inf
+        text.append(int(logits.argmax()))
+    return text[-steps:]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("fusion", "how"), MODELS)
+def test_writing_with_a_cache(fusion: str, how: dict) -> None:
+    """A batch of different lengths and numbers of pictures; the encoder looks once; beams of one write the same."""
+    model, images = make_model(fusion, **how), pictures()
+    tokens, key_mask = left_pad(BATCH)
+    expected = [by_loops(model, text, images[own], 12) for text, own in zip(BATCH, OWN, strict=True)]
+    assert len({token for row in expected for token in row}) > 3
+    calls = []
+    model.vision.patches.register_forward_hook(lambda *_: calls.append(1))
+    for use_cache in (True, False):
+        written = generate_from_images(model, tokens, images, 12, key_mask, sampling=GREEDY, use_cache=use_cache)
+        assert written.tolist() == expected
+    assert len(calls) == 2
+    seeing = Seeing(model, tokens, images, key_mask)
+    for n_beams in (1, 3):
+        cached, again = (beam_search(seeing, seeing.tokens, 6, n_beams, n_return=n_beams, key_mask=seeing.key_mask,
+                                     use_cache=use_cache) for use_cache in (True, False))
+        assert [[beam.tokens for beam in row] for row in cached] == [[beam.tokens for beam in row] for row in again]
+        agree(*(torch.tensor([[beam.score for beam in row] for row in found], dtype=torch.float64) for found in (cached, again)))
+        if n_beams == 1:
+            assert [row[0].tokens for row in cached] == [row[:6] for row in expected]
+    for i, (text, own) in enumerate(zip(BATCH, OWN, strict=True)):     # the beams of a row see the pictures of this row
+        alone = Seeing(model, torch.tensor([text]), images[own])
+        assert beam_search(alone, alone.tokens, 6, 3, key_mask=alone.key_mask)[0][0].tokens == cached[i][0].tokens
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_prompt_in_pieces(fusion: str) -> None:
+    """Through a cache in any pieces, also across a picture: the features of the whole."""
+    model, images = make_model(fusion), pictures()
+    tokens, key_mask = left_pad(BATCH)
+    seeing = Seeing(model, tokens, images, key_mask)
+    T = seeing.tokens.shape[1]
+    whole = seeing.features(seeing.tokens, seeing.key_mask)
+    for cuts in ([0, 2, 3, T], [0, 1, T - 1, T]):
+        cache = KVCache(seeing)
+        pieces = [seeing.features(seeing.tokens[:, a:b], seeing.key_mask[:, :b], cache)
+                  for a, b in pairwise(cuts)]
+        agree(torch.cat(pieces, dim=1)[seeing.key_mask], whole[seeing.key_mask])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_an_image_token_is_never_written(fusion: str) -> None:
+    model = make_model(fusion)
+    nn.init.zeros_(model.language.head.weight)
+    model.language.head.weight[IMAGE] = 1.0
+    tokens = torch.tensor([[1, IMAGE, 2]])
+    drawn = generate_from_images(model, tokens, pictures(1), 60, generator=make_generator(0))
+    assert (drawn != IMAGE).all()
+
+
+def test_images_are_looked_at_without_dropout() -> None:
+    encoder = VisionEncoder(VisionConfig(image_size=8, patch_size=4, n_channels=2, d_model=12, n_heads=2, dropout=0.5))
+    language = Transformer(ModelConfig(vocab_size=V, d_model=16, n_layers=1, n_heads=2, dropout=0.5))
+    model = VisionLanguageModel(encoder, LinearProjector(12, 16), language, IMAGE).double()
+    tokens, images = torch.tensor([[IMAGE, 3]]), pictures(1)
+    looked = [Seeing(model, tokens, images).embedded for _ in range(2)]
+    assert torch.equal(*looked) and model.training and model.vision.training
+    seeing = Seeing(model, tokens, images)
+    generate(seeing, seeing.tokens, 2)
+    assert model.training
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("image_token_id", [-200, V, V + 9])
+def test_an_image_token_outside_the_vocabulary(image_token_id: int) -> None:
+    """As in the first LLaVA, −200: spliced, it needs no embedding."""
+    model, images = make_model("splice"), pictures(1)
+    inside = model(torch.tensor([[1, IMAGE, 2]]), images)
+    model.image_token_id = image_token_id
+    tokens = torch.tensor([[1, image_token_id, 2]])
+    assert torch.equal(model(tokens, images), inside)
+    assert generate_from_images(model, tokens, images, 4).shape == (1, 4)
+
+
+# Mistakes
+
+
+def test_mistakes_are_named() -> None:
+    model = make_model("splice")
+    tokens = torch.tensor([[1, IMAGE, 2], [IMAGE, IMAGE, 3]])
+    for call in (model, lambda *given: Seeing(model, *given)):
+        with pytest.raises(UserError, match=r"3 image tokens \(id 7\), but there are 2 images"):
+            call(tokens, pictures(2))
+        with pytest.raises(UserError, match=r"3 image tokens .* 0 images"):
+            call(tokens)
+        with pytest.raises(UserError, match=r"0 image tokens .* 1 images"):
+            call(torch.tensor([[1]]), pictures(1))
+    with pytest.raises(UserError, match=r"10 × 8 cannot be cut into patches of 4 × 4"):
+        model(tokens, torch.zeros(3, 2, 10, 8, dtype=torch.float64))
+    with pytest.raises(UserError, match="width of 12 to 24, but the vision encoder is 12 wide and the language model 16"):
+        make_model("splice", lambda *widths, generator: LinearProjector(12, 24))
+    with pytest.raises(UserError, match="width of 9 to 16, but the vision encoder is 12 wide"):
+        make_model("splice", lambda *widths, generator: Resampler(9, 16))
+    with pytest.raises(UserError, match="fusion 'concat' is unknown: known are splice, cross_attention"):
+        make_model("concat")
+    with pytest.raises(UserError, match="fusion kind 'mean' is unknown: known are cross_attention, gated, concat"):
+        MultimodalFusion(8, 2, "mean")
+
+
+def test_nothing_to_see_passes_unchanged() -> None:
+    block, x = CrossBlock(8, 2).double(), random(2, 3, 8)
+    mask = torch.tensor([[[True, False], [False, False], [True, True]]]).expand(2, -1, -1)
+    y = block(x, Seen(random(2, 2, 8, seed=1), mask))
+    assert torch.equal(y[:, 1], x[:, 1])
+    assert not torch.isnan(y).any() and ((y - x)[:, [0, 2]].abs().amax(-1) > 0).all()
+
+
+def test_texts_with_pictures() -> None:
+    tokenizer = train_tokenizer(["what is this? a ring"] * 9, 290)
+    ids = encode_with_images(tokenizer, "<image>what is<image> this?", 777)
+    assert ids == [777, *tokenizer.encode("what is"), 777, *tokenizer.encode(" this?")]
+    assert encode_with_images(tokenizer, "a ring", 777) == tokenizer.encode("a ring")
+    inputs, targets = answer_targets([4, 777, 5], [6, 3])
+    assert inputs.tolist() == [4, 777, 5, 6] and targets.tolist() == [IGNORE, IGNORE, 6, 3]
+
+
+def test_the_vision_classes_are_here_too() -> None:
+    for name in ("PatchEmbedding", "VisionConfig", "VisionEncoder", "ImageClassifier"):
+        assert getattr(multimodal, name) is getattr(vision, name)
+        assert name in multimodal.__all__
+
+
+# The packaged vision encoders
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(("name", "millions", "shape"), [
+    ("vit_base", 85.8, (197, 768)), ("vit_tiny", 5.5, (197, 192)), ("clip_vit_large", 303.5, (577, 1024))])
+def test_vision_presets(name: str, millions: float, shape: tuple[int, int]) -> None:
+    config = load_vision_config(name)
+    with torch.device("meta"):   # shapes only
+        encoder = VisionEncoder(config, torch.Generator())
+        images = torch.zeros(1, 3, config.image_size, config.image_size)
+    assert encoder(images).shape == (1, *shape)
+    assert round(sum(p.numel() for p in encoder.parameters()) / 1e6, 1) == millions
+
+
+def test_the_presets_of_language_models_are_not_disturbed() -> None:
+    assert vision_preset_names() == ["clip_vit_large", "vit_base", "vit_tiny"]
+    assert not set(vision_preset_names()) & set(preset_names()) and "tiny" in preset_names()
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("patch_sise: 4", "patch_sise is unknown, did you mean patch_size"),
+    ("wings: 2", "wings is unknown, known are image_size, "),
+    ("d_model: -1\nn_heads: many", "d_model is -1, it should be greater than 0; n_heads is 'many', it should be a valid integer"),
+    ("image_size: huge", "image_size is 'huge', it should be a valid "),
+    ("activation: relu", "activation is 'relu', it should be 'gelu' or 'quick_gelu'"),
+    ("[1, 2]", r"has keys image_size, .*, not \[1, 2\]"),
+    ("a: [", "is not valid YAML"),
+])
+def test_mistakes_in_a_vision_configuration(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "eye.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=rf"eye\.yaml.*{message}"):
+        load_vision_config(file)
+
+
+def test_a_vision_configuration_of_your_own(tmp_path: Path) -> None:
+    file = tmp_path / "eye.yaml"
+    file.write_text("image_size: [8, 12]\npatch_size: 4\n")
+    assert load_vision_config(file) == load_vision_config(str(file)) == VisionConfig(image_size=(8, 12), patch_size=4)
+    with pytest.raises(UserError, match="no vision configuration 'vit_huge': give clip_vit_large, vit_base, vit_tiny or"):
+        load_vision_config("vit_huge")
+
+
+def test_the_package_carries_its_configurations(tmp_path: Path) -> None:
+    """As setuptools copies it into a wheel."""
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", tmp_path]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.yaml")} == \
+        {path.relative_to(ROOT) for path in (ROOT / "geminiq").rglob("*.yaml")}
+    assert tmp_path / "geminiq/configs/vision/vit_base.yaml" in set(tmp_path.rglob("*.yaml"))
