@@ -42,7 +42,7 @@ from geminiq.models.multimodal import (
     splice,
 )
 from geminiq.models.transformer import Transformer
-from geminiq.models.vision import init_by_fan_in, load_vision_config, vision_preset_names
+from geminiq.models.vision import VISION_PRESETS, init_by_fan_in, load_vision_config
 from geminiq.training.losses import cross_entropy_loss
 from geminiq.utils.config import ModelConfig, preset_names
 from geminiq.utils.device import UserError, make_generator
@@ -543,8 +543,8 @@ def test_vision_presets(name: str, millions: float, shape: tuple[int, int]) -> N
 
 
 def test_the_presets_of_language_models_are_not_disturbed() -> None:
-    assert vision_preset_names() == ["clip_vit_large", "vit_base", "vit_tiny"]
-    assert not set(vision_preset_names()) & set(preset_names()) and "tiny" in preset_names()
+    assert preset_names(VISION_PRESETS) == ["clip_vit_large", "vit_base", "vit_tiny"]
+    assert not set(preset_names(VISION_PRESETS)) & set(preset_names()) and "tiny" in preset_names()
 
 
 @pytest.mark.parametrize(("text", "message"), [
@@ -552,8 +552,8 @@ def test_the_presets_of_language_models_are_not_disturbed() -> None:
     ("wings: 2", "wings is unknown, known are image_size, "),
     ("d_model: -1\nn_heads: many", "d_model is -1, it should be greater than 0; n_heads is 'many', it should be a valid integer"),
     ("image_size: huge", "image_size is 'huge', it should be a valid "),
-    ("activation: relu", "activation is 'relu', it should be 'gelu' or 'quick_gelu'"),
-    ("[1, 2]", r"has keys image_size, .*, not \[1, 2\]"),
+    ("activation: mish", "activation is 'mish', it should be 'relu', 'gelu', 'gelu_tanh', 'silu' or 'quick_gelu'"),
+    ("[1, 2]", r"has image_size, .*, not \[1, 2\]"),
     ("a: [", "is not valid YAML"),
 ])
 def test_mistakes_in_a_vision_configuration(text: str, message: str, tmp_path: Path) -> None:
@@ -567,7 +567,7 @@ def test_a_vision_configuration_of_your_own(tmp_path: Path) -> None:
     file = tmp_path / "eye.yaml"
     file.write_text("image_size: [8, 12]\npatch_size: 4\n")
     assert load_vision_config(file) == load_vision_config(str(file)) == VisionConfig(image_size=(8, 12), patch_size=4)
-    with pytest.raises(UserError, match="no vision configuration 'vit_huge': give clip_vit_large, vit_base, vit_tiny or"):
+    with pytest.raises(UserError, match="no configuration 'vit_huge': give clip_vit_large, vit_base, vit_tiny or"):
         load_vision_config("vit_huge")
 
 

@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['Count', 'Fraction', 'OF_THE_STREAM', 'PRESETS', 'Section', 'RopeScaling', 'ModelConfig', 'TrainingConfig',
-           'DataConfig', 'Config', 'make_config', 'preset_names', 'load_config', 'save_config']
+           'DataConfig', 'Config', 'make_section', 'make_config', 'preset_names', 'read_values', 'load_config',
+           'save_config']
 
 # %% ../../nbs/10_config.ipynb #8096dea5
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -191,24 +193,42 @@ class Config(Section):
         return self
 
 # %% ../../nbs/10_config.ipynb #d5266abe
-def make_config(values: dict,          # sections, with their keys and values
-                source: str = "configuration",   # where they come from, for the message
-                ) -> Config:
-    "A checked configuration; raises `UserError` naming every wrong key with its value and the remedy."
+def make_section(kind: type[Section],   # what to make
+                 values: dict,          # its keys and values
+                 source: str = "configuration",   # where they come from, for the message
+                 ) -> Section:
+    "A checked section; raises `UserError` naming every wrong key with its value and the remedy."
     try:
-        return Config.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{source}: " + "; ".join(map(_explain, error.errors()))) from None
+        wrong = {_place(found["loc"], kind): _explain(found, kind) for found in reversed(error.errors())}   # one line for a key
+        raise UserError(f"{source}: " + "; ".join(reversed(wrong.values()))) from None
 
 
-def _explain(error: dict, kind: type[Section] | None = None) -> str:
-    "One of pydantic's errors in one line; `kind` is what was to be made, a `Config` if it is not said."
-    key = ".".join(map(str, error["loc"]))
+def make_config(values: dict, source: str = "configuration") -> Config:
+    "A checked configuration of sections with their keys and values; see `make_section`."
+    return make_section(Config, values, source)
+
+
+def _place(loc: tuple, kind: type[Section]) -> tuple[str, type[Section]]:
+    "Where an error is: the key, and the section it belongs to."
+    for depth, name in enumerate(loc, 1):
+        types = (field.annotation, *get_args(field.annotation)) if (field := kind.model_fields.get(name)) else ()
+        inner = [part for part in types if isinstance(part, type) and issubclass(part, Section)]
+        if depth == len(loc) or not inner:
+            break
+        kind = inner[0]
+    return ".".join(map(str, loc[:depth])) if loc else "", kind
+
+
+def _explain(error: dict, kind: type[Section]) -> str:
+    "One of pydantic's errors in one line."
+    key, section = _place(error["loc"], kind)
     if error["type"] == "extra_forbidden":
-        section = Config.model_fields.get(str(error["loc"][0]))
-        known = (section.annotation if section and len(error["loc"]) > 1 else kind or Config).model_fields
-        near = get_close_matches(str(error["loc"][-1]), known, n=1)
-        return f"{key} is unknown, " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
+        near = get_close_matches(key.rpartition(".")[2], section.model_fields, n=1)
+        return f"{key} is unknown, " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(section.model_fields)}")
+    if error["type"] == "missing":
+        return f"{key} is missing"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if error["type"] == "value_error":
         return f"{key}: {message}" if key else message
@@ -218,24 +238,34 @@ def _explain(error: dict, kind: type[Section] | None = None) -> str:
 PRESETS = files("geminiq") / "configs"
 
 
-def preset_names() -> list[str]:
+def preset_names(folder: Traversable = PRESETS) -> list[str]:
     "The configurations that come with the package."
-    return sorted(file.name.removesuffix(".yaml") for file in PRESETS.iterdir() if file.name.endswith(".yaml"))
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def read_values(name_or_path: str | Path,    # a preset, or the path of a YAML file
+                kind: type[Section],         # what the values are for
+                presets: Traversable = PRESETS,
+                ) -> dict:
+    "What a YAML file says; raises `UserError` if it is not there, or no mapping."
+    if str(name_or_path) in preset_names(presets):
+        text = (presets / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    elif Path(name_or_path).is_file():
+        text = Path(name_or_path).read_text(encoding="utf-8")
+    else:
+        raise UserError(f"no configuration {str(name_or_path)!r}: give {', '.join(preset_names(presets))} "
+                        f"or the path of a YAML file")
+    values = _parse(text, str(name_or_path)) or {}
+    if not isinstance(values, dict):
+        raise UserError(f"{name_or_path}: this configuration has {', '.join(kind.model_fields)}, not {values!r}")
+    return values
 
 
 def load_config(name_or_path: str | Path,        # a preset, or the path of a YAML file
                 changes: Sequence[str] = (),     # such as "training.max_steps=50", applied in order
                 ) -> Config:
     "Read a configuration and apply changes; raises `UserError` for anything that is wrong with either."
-    if str(name_or_path) in preset_names():
-        text = (PRESETS / f"{name_or_path}.yaml").read_text(encoding="utf-8")
-    elif Path(name_or_path).is_file():
-        text = Path(name_or_path).read_text(encoding="utf-8")
-    else:
-        raise UserError(f"no configuration {str(name_or_path)!r}: give {', '.join(preset_names())} or the path of a YAML file")
-    values = _parse(text, str(name_or_path)) or {}
-    if not isinstance(values, dict):
-        raise UserError(f"{name_or_path}: a configuration has sections {', '.join(Config.model_fields)}, not {values!r}")
+    values = read_values(name_or_path, Config)
     for change in changes:
         _apply(change, values)
     return make_config(values, str(name_or_path))
