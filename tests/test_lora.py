@@ -113,12 +113,14 @@ def test_peft_reads_what_we_write(case: Case, how: dict, base: Callable, tmp_pat
     before = ours(tokens)
     add_lora(ours, rank=3, alpha=5, **how)
     assert torch.equal(ours(tokens), before)
+    assert {name[-2:] for name, p in ours.named_parameters() if p.requires_grad} == {".A", ".B"}
     fill(lora_parameters(ours))
     folder = save_adapter(tmp_path / "adapter", ours, FAMILY[case.family])
     adapted = PeftModel.from_pretrained(theirs, folder).eval()
     assert relative(ours(tokens), before) > 0.1
     compare(ours, adapted)
     merge_lora(ours)
+    assert all(p.requires_grad for p in ours.parameters())
     compare(ours, adapted.merge_and_unload())
 
 
@@ -127,7 +129,7 @@ READ = [
     (LLAMA, {"target_modules": ["q_proj", "v_proj"], "r": 4, "lora_alpha": 6}),
     (LLAMA, {"target_modules": ALL, "r": 4, "use_rslora": True, "lora_dropout": 0.2}),
     (LLAMA, {"target_modules": ALL, "r": 4, "rank_pattern": {"q_proj": 2, r"layers\.1\..*\.v_proj": 5},
-             "alpha_pattern": {"^model.layers.0.self_attn.q_proj": 32, "down_proj": 3, "n_proj": 100}}),
+             "alpha_pattern": {"^model.layers.0.self_attn.q_proj": 32, "_proj": 100, "down_proj": 3}}),
     (LLAMA, {"target_modules": r".*\.[02]\..*(q|up)_proj"}), (LLAMA, {"target_modules": "all-linear"}),
     (LLAMA, {"target_modules": ["k_proj"], "layers_to_transform": [1]}),
     (LLAMA, {"target_modules": ["lm_head", "1.mlp.gate_proj"]}),
@@ -326,6 +328,14 @@ def test_the_undamaged_is_read(adapter: Path) -> None:
         save_adapter(adapter, model)
 
 
+def test_a_tied_head_is_none_of_them() -> None:
+    "A change of the head alone could not be folded into a weight that is the embedding's too."
+    model = tiny()
+    assert model.config.tie_embeddings and "head" not in lora.linear_maps(model)
+    with pytest.raises(UserError, match="targets has head: the linear maps of this model are down, gate, key, output, query, up"):
+        add_lora(model, rank=2, alpha=4, targets=("query", "head"))
+
+
 def test_layers_without_a_name(adapter: Path) -> None:
     "A family may lack what a model has: experts that all tokens visit, for one."
     model = tiny()
@@ -363,7 +373,7 @@ def test_trainer(tmp_path: Path) -> None:
     config = make_config({"model": tiny().config.model_dump(), "training": training})
     model = tiny()
     add_lora(model, rank=2, alpha=4)
-    frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
+    frozen = {name: p.clone() for name, p in model.named_parameters() if name[-2:] not in (".A", ".B")}
     trainer = Trainer(config, tmp_path / "run", Data(tokenizer, data, data), model, progress=False)
     history = trainer.train()
     assert history[-1]["val_loss"] < history[0]["val_loss"]
