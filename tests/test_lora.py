@@ -160,6 +160,15 @@ def test_we_read_what_peft_writes(case: Case, how: dict, base: Callable, tmp_pat
     compare(ours, PeftModel.from_pretrained(reference(case), tmp_path / "again").eval())
 
 
+def test_gates_of_experts_without_their_way_down(base: Callable, tmp_path: Path) -> None:
+    "The experts of transformers 5 are one tensor each way, and PEFT 0.21 then looks for them in the wrong place; it says so."
+    theirs, ours = base(MIXTRAL)
+    add_lora(ours, rank=2, alpha=4, targets=("gate", "up"))
+    folder = save_adapter(tmp_path / "adapter", ours, "mixtral")
+    with pytest.warns(UserWarning, match="Found missing adapter keys"):
+        PeftModel.from_pretrained(theirs, folder)
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize(("case", "targets"), [(LLAMA, ALL), (QWEN3, ALL), (MIXTRAL, ["q_proj", "k_proj", "v_proj", "o_proj"])],
                          ids=["Llama", "Qwen3", "Mixtral"])
