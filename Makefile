@@ -40,6 +40,7 @@ $(BIN)/.dev: $(BIN)/.course
 # Everything that must hold, the quick checks first.
 test: $(BIN)/.dev
 	$(BIN)/ruff check
+	$(BIN)/python docs/families.py --check
 	$(BIN)/python docs/readme.py --check
 	$(BIN)/python docs/build_site.py --sphinx
 	$(BIN)/python tests/site/browser.py

@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..models.pretrained import FAMILIES, THIRD, Weights, build_transformer, listed, read_json, their_name
+from ..data.pretrained_tokenizer import read_json
+from ..models.pretrained import FAMILIES, THIRD, Weights, build_transformer, listed, their_name
 from ..utils.checkpointing import new_folder
 from ..utils.device import UserError, make_generator
 

@@ -1,0 +1,196 @@
+"""Published models that see: ViT and LLaVA of `transformers`, built in memory, written, read, compared."""
+
+import copy
+import json
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from test_pretrained import ALONE, ODD, SHAPE, VOCAB, relative
+from test_reference import ExactTorch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from geminiq.generation.generate import left_pad
+from geminiq.generation.sampling import Sampling
+from geminiq.models.multimodal import generate_from_images, splice
+from geminiq.models.pretrained import load_pretrained
+from geminiq.training.losses import cross_entropy_loss
+from geminiq.utils.device import UserError, make_generator
+
+IMAGE, SIDE = VOCAB - 1, 12
+EYE = {"image_size": SIDE, "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
+       "intermediate_size": 24}
+
+
+class Case(NamedTuple):
+    "A reference."
+    family: str
+    what: str
+    settings: dict
+
+
+def llava(what: str, text: dict, **more: object) -> Case:
+    "LLaVA with a LLaMA."
+    return Case("LLaVA", what, {"vision_config": EYE, "text_config": SHAPE | text, "image_token_index": IMAGE, **more})
+
+
+CASES = [
+    Case("ViT", "five classes", EYE | {"num_labels": 5}),
+    Case("ViT", "one channel, three heads", EYE | {"hidden_size": 18, "num_attention_heads": 3, "num_channels": 1}),
+    Case("ViT", "quick GELU, another epsilon", EYE | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-3, "patch_size": 6}),
+    Case("ViT without a head", "features", EYE),
+    llava("the layer before the last, without CLS", {}),
+    llava("the last layer, with CLS, one key, tied", ALONE | {"tie_word_embeddings": True}, vision_feature_layer=-1,
+          vision_feature_select_strategy="full", tie_word_embeddings=True),
+    llava("the first layer, odd, biases", ODD | {"attention_bias": True}, vision_feature_layer=1),
+]
+
+
+def reference(case: Case) -> transformers.PreTrainedModel:
+    "A model of `transformers` with weights of a size at which every one counts."
+    torch.manual_seed(0)
+    if case.family == "LLaVA":
+        settings = case.settings | {"vision_config": transformers.CLIPVisionConfig(**case.settings["vision_config"]),
+                                    "text_config": transformers.LlamaConfig(**case.settings["text_config"])}
+        model = transformers.LlavaForConditionalGeneration(transformers.LlavaConfig(**settings))
+    else:
+        kind = transformers.ViTForImageClassification if case.family == "ViT" else transformers.ViTModel
+        model = kind(transformers.ViTConfig(**case.settings))
+    generator = make_generator(0)
+    with torch.no_grad():
+        for p in model.double().eval().parameters():
+            noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+            p.copy_(p + 0.1 * noise if p.ndim == 1 else 0.3 * noise)
+    return model
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    "Let the references compute in float64 where they say float32."
+    for name in ("transformers.models.llama.modeling_llama", "transformers.modeling_rope_utils"):
+        monkeypatch.setattr(import_module(name), "torch", ExactTorch())
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case.family}: {case.what}")
+def case(request: pytest.FixtureRequest) -> Case:
+    "Each of them."
+    return request.param
+
+
+class Pair(NamedTuple):
+    "The same weights twice."
+    theirs: transformers.PreTrainedModel
+    ours: nn.Module
+
+
+@pytest.fixture
+def pair(case: Case, tmp_path: Path) -> Pair:
+    "The reference, and what we make of its folder."
+    theirs = reference(case)
+    theirs.save_pretrained(tmp_path / "published")
+    return Pair(theirs, load_pretrained(tmp_path / "published").model.eval())
+
+
+def images(n: int, channels: int = 3) -> Tensor:   # (n, C, side, side)
+    "Noise to look at."
+    return torch.randn(n, channels, SIDE, SIDE, dtype=torch.float64, generator=make_generator(1))
+
+
+ROWS = [[1, 2, 3, IMAGE, 4], [5, 6, 8], [IMAGE, 2, 9, IMAGE, 3, 11, 12, 13]]   # one picture, none, two
+
+
+def seen(case: Case, pair: Pair) -> tuple[Tensor, Tensor]:
+    "What both predict; of texts with pictures, at their words."
+    if case.family != "LLaVA":
+        shown = images(2, case.settings.get("num_channels", 3)).to(next(pair.ours.parameters()).dtype)
+        found = pair.theirs(shown)
+        return pair.ours(shown), found.logits if case.family == "ViT" else found.last_hidden_state
+    (tokens, mask), shown = left_pad(ROWS), images(3).to(next(pair.ours.parameters()).dtype)
+    row = splice(tokens, IMAGE, pair.ours.look(shown[:1]).shape[1], mask)
+    positions = (row.key_mask.cumsum(-1) - 1).clamp(min=0)
+    theirs = pair.theirs(input_ids=row.tokens, pixel_values=shown, attention_mask=row.key_mask.long(),
+                         position_ids=positions).logits
+    places = row.places[..., None].expand(-1, -1, theirs.shape[-1])
+    return pair.ours(tokens, shown, mask)[mask], theirs.gather(1, places)[mask]
+
+
+@torch.no_grad()
+def test_logits(case: Case, pair: Pair) -> None:
+    assert relative(*seen(case, pair)) < 1e-9
+
+
+@torch.no_grad()
+def test_float32(case: Case, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    "As it is used, with nothing lifted."
+    monkeypatch.undo()
+    assert relative(*seen(case, Pair(reference(case).float(), pair.ours.float()))) < 1e-5
+
+
+def test_gradients(case: Case, pair: Pair, tmp_path: Path) -> None:
+    "Theirs are given the names of weights by writing a model of gradients."
+    for answers in seen(case, pair):
+        if case.family == "LLaVA":
+            targets = torch.randint(IMAGE, answers.shape[:1], generator=make_generator(2))
+            cross_entropy_loss(answers, targets).backward()
+        else:
+            F.mse_loss(answers, torch.ones_like(answers)).backward()
+    of_gradients = copy.deepcopy(pair.theirs)
+    for p, own in zip(of_gradients.parameters(), pair.theirs.parameters(), strict=True):
+        p.data = torch.zeros_like(p) if own.grad is None else own.grad
+    of_gradients.save_pretrained(tmp_path / "gradients")
+    theirs = dict(load_pretrained(tmp_path / "gradients").model.named_parameters())
+    largest = max(p.abs().max() for p in theirs.values())
+    compared = 0
+    for name, p in pair.ours.named_parameters():
+        found = torch.zeros_like(p) if p.grad is None else p.grad   # of layers behind the one that is read
+        assert (found - theirs[name]).abs().max() <= 1e-9 * largest, name
+        compared += p.grad is not None
+    assert compared > 30
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", [case for case in CASES if case.family == "LLaVA"], ids=lambda case: f"LLaVA: {case.what}")
+def test_greedy_and_beam_texts(case: Case, pair: Pair) -> None:
+    (tokens, mask), shown = left_pad(ROWS), images(3)
+    row = splice(tokens, IMAGE, pair.ours.look(shown[:1]).shape[1], mask)
+    theirs = pair.theirs.generate(input_ids=row.tokens, pixel_values=shown, attention_mask=row.key_mask.long(), do_sample=False,
+                                  max_new_tokens=10, pad_token_id=0, suppress_tokens=[IMAGE])
+    ours = generate_from_images(pair.ours, tokens, shown, 10, mask, sampling=Sampling(temperature=0))
+    assert torch.equal(ours, theirs[:, row.tokens.shape[1]:])
+
+
+def test_llava_as_it_was_published(tmp_path: Path) -> None:
+    "A longer name for the eye, and numbers of positions among the weights."
+    case = CASES[4]
+    theirs = reference(case)
+    theirs.save_pretrained(tmp_path / "published")
+    file = tmp_path / "published" / "model.safetensors"
+    weights = {name.replace("vision_tower.", "vision_tower.vision_model."): weight for name, weight in load_file(file).items()}
+    save_file(weights | {"vision_tower.vision_model.embeddings.position_ids": torch.arange(10)[None]}, file)
+    with torch.no_grad():
+        assert relative(*seen(case, Pair(theirs, load_pretrained(tmp_path / "published").model.eval()))) < 1e-9
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"vision_feature_select_strategy": "middle"}, "vision_feature_select_strategy 'middle'"),
+    ({"vision_feature_layer": [-2, -1]}, r"vision_feature_layer \[-2, -1\]"),
+    ({"projector_hidden_act": "relu"}, "projector_hidden_act 'relu'"),
+    ({"text_config": {"model_type": "mamba"}}, "a LLaVA with a 'mamba' inside"),
+    ({"vision_config": {"model_type": "siglip"}}, "model_type 'siglip' is not supported, only 'clip_vision_model'"),
+])
+def test_what_we_cannot_build_is_refused(settings: dict, message: str, tmp_path: Path) -> None:
+    theirs = reference(CASES[4])
+    theirs.save_pretrained(tmp_path)
+
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(content | settings))
+    with pytest.raises(UserError, match=message):
+        load_pretrained(tmp_path)
