@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Callable
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
@@ -22,8 +23,6 @@ from test_reference import ExactTorch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geminiq.data.dataset import TextDataset
-from geminiq.data.tokenizer import train_tokenizer
 from geminiq.generation.generate import generate
 from geminiq.generation.sampling import Sampling
 from geminiq.models.attention import CrossAttention
@@ -33,9 +32,9 @@ from geminiq.training import lora
 from geminiq.training.lora import add_lora, load_adapter, lora_layers, lora_parameters, merge_lora, save_adapter
 from geminiq.training.losses import cross_entropy_loss
 from geminiq.training.optimizer import configure_optimizer
-from geminiq.training.trainer import Data, Trainer
+from geminiq.training.trainer import Trainer
 from geminiq.utils.checkpointing import load_checkpoint, save_checkpoint
-from geminiq.utils.config import make_config
+from geminiq.utils.config import load_config, make_config
 from geminiq.utils.device import UserError, make_generator
 
 pytestmark = [
@@ -374,22 +373,41 @@ def test_writing_is_all_or_nothing(adapter: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_trainer(tmp_path: Path) -> None:
-    "It trains A and B alone; its checkpoints are no models of the configuration, and say so; those of a folded model are."
-    words = "the cat sat on the mat and the dog sat on the cat " * 40
-    tokenizer = train_tokenizer([words], 300)
-    data = TextDataset(torch.tensor(tokenizer.encode(words)), 16)
-    training = {"max_steps": 3, "batch_size": 2, "warmup_steps": 1, "dtype": "float32", "device": "cpu"}
-    config = make_config({"model": tiny().config.model_dump(), "training": training})
-    model = tiny()
-    add_lora(model, rank=2, alpha=4)
-    frozen = {name: p.clone() for name, p in model.named_parameters() if name[-2:] not in (".A", ".B")}
-    trainer = Trainer(config, tmp_path / "run", Data(tokenizer, data, data), model, progress=False)
-    history = trainer.train()
+    "It trains A and B alone, and goes on as if it had never stopped, if it is told what was changed in the configured model."
+    text = tmp_path / "words.txt"
+    threes = product("acegik", "bdfhj", "lmnop")
+    text.write_text("\n\n".join(f"the {a} sat on the {b} and the {b} sat on the {c}" for a, b, c in threes))
+    sizes = dict(vocab_size=300, context_length=16, d_model=16, n_layers=2, n_heads=2)
+    training = {"max_steps": 4, "batch_size": 2, "warmup_steps": 1, "schedule": "constant", "dtype": "float32", "device": "cpu"}
+    config = make_config({"model": sizes, "training": training, "data": {"corpus": str(text), "held_out": 0.2}})
+
+    def prepare(model: Transformer) -> None:
+        add_lora(model, rank=2, alpha=4)
+
+    def start(run: str, steps: int) -> Trainer:
+        model = Transformer(config.model, make_generator(1))
+        prepare(model)
+        settings = config.training.model_copy(update={"max_steps": steps})
+        return Trainer(config.model_copy(update={"training": settings}), tmp_path / run, model=model, progress=False)
+
+    whole = start("whole", 4)
+    frozen = {name: p.clone() for name, p in whole.model.named_parameters() if name[-2:] not in (".A", ".B")}
+    history = whole.train()
     assert history[-1]["val_loss"] < history[0]["val_loss"]
-    assert all(torch.equal(model.get_parameter(name), p) for name, p in frozen.items())
+    assert all(torch.equal(whole.model.get_parameter(name), p) for name, p in frozen.items())
+
+    start("half", 2).train()
     with pytest.raises(UserError, match="do not fit"):
-        Trainer.resume(tmp_path / "run")
-    tokens = torch.arange(10)[None]
+        Trainer.resume(tmp_path / "half")
+    longer = load_config(tmp_path / "half" / "step-000002" / "config.yaml", ["training.max_steps=4"])
+    resumed = Trainer.resume(tmp_path / "half", longer, progress=False, prepare=prepare)
+    assert [name for name, p in resumed.model.named_parameters() if p.requires_grad] == [
+        name for name, _ in whole.model.named_parameters() if name[-2:] in (".A", ".B")]
+    resumed.train()
+    assert all(torch.equal(p, q) for p, q in zip(resumed.model.parameters(), whole.model.parameters(), strict=True))
+
+    tokens, model = torch.arange(10)[None], whole.model.eval()
     merge_lora(model)
-    save_checkpoint(tmp_path / "whole", model, config, tokenizer)
-    assert torch.equal(load_checkpoint(tmp_path / "whole").model.eval()(tokens), model.eval()(tokens))
+    save_checkpoint(tmp_path / "folded", model, config, whole.data.tokenizer)
+    loaded = load_checkpoint(tmp_path / "folded").model.eval()
+    assert torch.equal(loaded(tokens), model(tokens)) and all(p.requires_grad for p in loaded.parameters())

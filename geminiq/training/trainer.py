@@ -10,7 +10,7 @@ __all__ = ['ALONE', 'Data', 'prepare_data', 'stop_requests', 'OneProcess', 'Loss
 import hashlib
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import islice
@@ -385,12 +385,13 @@ class Trainer:
                config: Config | None = None,   # None: as before; only its training section may differ
                progress: bool = True,
                callbacks: Sequence[Callback] = (),
+               prepare: Callable[[Transformer], object] | None = None,   # what was changed in the configured model
                ) -> "Trainer":
         "A trainer that goes on from the latest checkpoint as if it had never stopped."
         folder = latest_checkpoint(run)
         if (latest := latest_checkpoint(folder.parent)) != folder:
             raise UserError(f"{folder} is not the latest of its run, {latest} is: resume that, or remove it first")
-        checkpoint = load_checkpoint(folder)
+        checkpoint = load_checkpoint(folder, prepare=prepare)
         config = config or checkpoint.config
         if different := _differences(checkpoint.config, config):
             raise UserError(f"{folder} is of another configuration: {'; '.join(different)}. "

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -129,6 +129,7 @@ class Checkpoint(NamedTuple):
 
 def load_checkpoint(path: str | Path,                             # a checkpoint, or a run with several: the latest
                     device: torch.device | str = "cpu",
+                    prepare: Callable[[Transformer], object] | None = None,   # what was changed in the configured model
                     ) -> Checkpoint:
     "Read a checkpoint; raises `UserError` if it is missing, damaged or edited."
     folder = latest_checkpoint(path)
@@ -137,6 +138,8 @@ def load_checkpoint(path: str | Path,                             # a checkpoint
     tensors = _load_tensors(folder / "model.safetensors", device)
     with torch.device("meta"):            # shapes without memory: the weights come from the file
         model = Transformer(config.model)
+    if prepare is not None:
+        prepare(model)
     wanted = {name: tuple(p.shape) for name, p in model.named_parameters()}
     found = {name: tuple(t.shape) for name, t in tensors.items()}
     if wanted != found:
@@ -146,7 +149,7 @@ def load_checkpoint(path: str | Path,                             # a checkpoint
     model.load_state_dict(tensors, strict=False, assign=True)
     if config.model.tie_embeddings:
         model.head.weight = model.embedding.weight
-    return Checkpoint(model.requires_grad_(), config, Tokenizer.load(folder / "tokenizer.model"))
+    return Checkpoint(model, config, Tokenizer.load(folder / "tokenizer.model"))
 
 
 def load_training_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
