@@ -6,14 +6,13 @@ had before. Slope 1 is linear, slope 2 is quadratic. PyTorch's fused attention i
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from math import log
 from statistics import median
 
 import torch
-from common import machine, seconds
+from common import highest, machine, seconds
 
 from geminiq.models.attention import CausalSelfAttention
 from geminiq.models.efficient_attention import (
@@ -50,9 +49,9 @@ def measure(kind: str, n: int) -> tuple[float, float]:
     layer, x = KINDS[kind][0](), torch.randn(1, n, D)
     with torch.no_grad():
         layer(x[:, :64])   # what is loaded once is not counted
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = highest()
         took = [seconds(lambda: layer(x))]
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        peak = highest() - before
         while len(took) < 3 and sum(took) < 10:
             took.append(seconds(lambda: layer(x)))
     return median(took), peak / 1024

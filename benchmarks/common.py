@@ -114,6 +114,11 @@ def parser(description: str, budget: float) -> ArgumentParser:
     return made
 
 
+def highest() -> int:
+    """The most memory that this process has had, in KiB."""
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+
+
 def cpu_name() -> str:
     """The processor, as the system calls it."""
     info = Path("/proc/cpuinfo")

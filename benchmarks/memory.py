@@ -7,11 +7,10 @@ what is left is what a step needs for a while. transformers, with the same shape
 import json
 import subprocess
 import sys
-from pathlib import Path
 from statistics import median
 
 import torch
-from common import SIZES, llama, machine, seconds
+from common import SIZES, highest, llama, machine, seconds
 from torch.nn import functional as F
 
 from geminiq.training.trainer import Objective
@@ -22,11 +21,6 @@ WAYS = {   # vocab_chunk, checkpoint_activations
     "transformers": None, "geminiq": (None, False), "loss in pieces": (2048, False), "activations again": (None, True),
     "both": (2048, True),
 }
-
-
-def highest() -> int:
-    """The most memory that this process has had, in KiB."""
-    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 
 
 def measure(way: str) -> tuple[float, float]:

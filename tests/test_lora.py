@@ -301,7 +301,7 @@ DAMAGES = {
     "holds no changes": lambda a: (edit(a, dict.clear), configure(a, target_modules="x")),
     "safetensors": lambda a: (a / "adapter_model.safetensors").write_bytes(struct.pack("<Q", 10**9)),
     "No such file": lambda a: (a / "adapter_model.safetensors").unlink(),
-    "readable JSON": lambda a: (a / "adapter_config.json").write_text("{"),
+    "is damaged": lambda a: (a / "adapter_config.json").write_text("{"),
     "peft_type None": lambda a: (a / "adapter_config.json").write_text("{}"),
     "rank 'x'": lambda a: configure(a, r="x"), "rank True": lambda a: configure(a, r=True),
     "alpha nan": lambda a: configure(a, lora_alpha=float("nan")), "dropout 1.5": lambda a: configure(a, lora_dropout=1.5),

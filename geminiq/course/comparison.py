@@ -8,7 +8,6 @@ __all__ = ['letters', 'losses', 'compare']
 # %% ../../nbs/museum/01_comparison.ipynb #b8b489b1
 from itertools import islice
 
-import torch
 from torch import Tensor, tensor
 
 from ..data.corpus import load_corpus
@@ -16,7 +15,7 @@ from ..data.dataloader import train_loader
 from ..data.dataset import TextDataset
 from ..models.transformer import Transformer
 from ..training.optimizer import configure_optimizer
-from ..training.trainer import update
+from ..training.trainer import Objective, update
 from ..utils.config import ModelConfig
 from ..utils.device import make_generator
 from ..utils.visualization import Picture
@@ -38,8 +37,8 @@ def losses(changes: dict,       # what to set in the model's configuration
     settings = {"vocab_size": 256, "context_length": data.context_length, "d_model": 64, "n_layers": 2, "n_heads": 4}
     model = Transformer(ModelConfig(**settings | changes), make_generator(seed))
     optimizer = configure_optimizer(model, learning_rate=3e-3, weight_decay=0.1, betas=(0.9, 0.95))
-    batches = islice(train_loader(data, 16, seed), steps)
-    return [update(model, optimizer, [batch], max_grad_norm=1.0, dtype=torch.float32)[0] for batch in batches]
+    objective, batches = Objective(model), islice(train_loader(data, 16, seed), steps)
+    return [update(objective, optimizer, [batch], max_grad_norm=1.0).loss for batch in batches]
 
 # %% ../../nbs/museum/01_comparison.ipynb #09b319d8
 def compare(choices: dict[str, dict],  # a name for each version: what it sets in the model's configuration
