@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from argparse import ArgumentParser
 from datetime import date
 from pathlib import Path
 
@@ -21,24 +22,32 @@ def run(name: str) -> tuple[str, int]:
     return "".join(lines).strip(), process.returncode
 
 
+def section(name: str, printed: str, code: int) -> str:
+    """A benchmark in Markdown: what it is about, and what it printed."""
+    told = (HERE / f"{name}.py").read_text(encoding="utf-8").split('"""')[1].strip()
+    return f"## {name}\n\n{told}\n\n```text\n{printed}\n```" + "\n\n**A claim is missed.**" * bool(code)
+
+
 def main() -> int:
     """Print and write; 1 if any benchmark misses a claim."""
     from common import machine
 
-    described = machine().strip()
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHMARKS)}: only these, the others stay as they are")
+    names = parser.parse_args().names or BENCHMARKS
+    file, described, missed = HERE / "RESULTS.md", machine().strip(), []
+    before = file.read_text(encoding="utf-8").strip() if file.exists() else ""
+    parts = dict.fromkeys(BENCHMARKS, "") | {part.partition("\n")[0]: f"## {part.strip()}" for part in before.split("\n## ")[1:]}
     print(described, flush=True)
-    parts = [f"# Benchmarks\n\nWhat `make bench` printed on {date.today():%d %B %Y}. Ratios and slopes travel, seconds do "
-             f"not.\n\n```text\n{described}\n```"]
-    missed = []
-    for name in BENCHMARKS:
+    for name in names:
         print(f"\n== {name}", flush=True)
         printed, code = run(name)
-        told = (HERE / f"{name}.py").read_text(encoding="utf-8").split('"""')[1].strip()
-        parts.append(f"## {name}\n\n{told}\n\n```text\n{printed}\n```" + "\n\n**A claim is missed.**" * bool(code))
+        parts[name] = section(name, printed, code)
         missed += [name] * bool(code)
-    (HERE / "RESULTS.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    verdict = f"claims are missed in {', '.join(missed)}" if missed else "every claim holds"
-    print(f"\nwritten to {HERE / 'RESULTS.md'}; {verdict}")
+    head = (f"# Benchmarks\n\nWhat `make bench` printed on {date.today():%d %B %Y}. Ratios and slopes travel, seconds do not.\n\n"
+            f"```text\n{described}\n```")
+    file.write_text("\n\n".join([head, *filter(None, parts.values())]) + "\n", encoding="utf-8")
+    print(f"\nwritten to {file}; " + (f"claims are missed in {', '.join(missed)}" if missed else "every claim holds"))
     return int(bool(missed))
 
 

@@ -18,11 +18,14 @@ from test_reference import ExactTorch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from geminiq.generation.beam_search import beam_search
+from geminiq.generation.cache import KVCache
 from geminiq.generation.generate import left_pad
 from geminiq.generation.sampling import Sampling
-from geminiq.models.multimodal import generate_from_images, splice
+from geminiq.models.multimodal import Seeing, generate_from_images, splice
 from geminiq.models.pretrained import load_pretrained
 from geminiq.training.losses import cross_entropy_loss
+from geminiq.training.optimizer import configure_optimizer
 from geminiq.utils.device import UserError, make_generator
 
 IMAGE, SIDE = VOCAB - 1, 12
@@ -156,15 +159,87 @@ def test_gradients(case: Case, pair: Pair, tmp_path: Path) -> None:
     assert compared > 30
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("case", [case for case in CASES if case.family == "LLaVA"], ids=lambda case: f"LLaVA: {case.what}")
-def test_greedy_and_beam_texts(case: Case, pair: Pair) -> None:
-    (tokens, mask), shown = left_pad(ROWS), images(3)
+only_llava = pytest.mark.parametrize("case", [case for case in CASES if case.family == "LLaVA"],
+                                     ids=lambda case: f"{case.family}: {case.what}")
+
+
+def asked(pair: Pair, tokens: Tensor, mask: Tensor, shown: Tensor) -> dict[str, Tensor]:
+    "What to tell theirs, where an image token stands as often as a picture has vectors."
     row = splice(tokens, IMAGE, pair.ours.look(shown[:1]).shape[1], mask)
-    theirs = pair.theirs.generate(input_ids=row.tokens, pixel_values=shown, attention_mask=row.key_mask.long(), do_sample=False,
-                                  max_new_tokens=10, pad_token_id=0, suppress_tokens=[IMAGE])
-    ours = generate_from_images(pair.ours, tokens, shown, 10, mask, sampling=Sampling(temperature=0))
-    assert torch.equal(ours, theirs[:, row.tokens.shape[1]:])
+    return {"input_ids": row.tokens, "attention_mask": row.key_mask.long(), "pixel_values": shown}
+
+
+@torch.no_grad()
+@only_llava
+def test_cached_steps(pair: Pair) -> None:
+    "The pictures in the cache, then words, one by one or several; filled up at the left."
+    (tokens, mask), shown = left_pad(ROWS), images(3)
+    told = asked(pair, tokens, mask, shown)
+    after = torch.randint(IMAGE, (3, 6), generator=make_generator(3))
+    whole = torch.cat([told["input_ids"], after], 1)
+    seen = torch.cat([told["attention_mask"].bool(), torch.ones_like(after, dtype=torch.bool)], 1)
+    positions = (seen.cumsum(-1) - 1).clamp(min=0)
+    theirs = pair.theirs(input_ids=whole, attention_mask=seen.long(), pixel_values=shown, position_ids=positions).logits
+    seeing = Seeing(pair.ours, tokens, shown, mask)
+    cache, start, ours = KVCache(seeing), 0, []
+    for end in (told["input_ids"].shape[1], *range(whole.shape[1] - 5, whole.shape[1] - 2), whole.shape[1]):
+        ours.append(pair.ours.language.logits(seeing.features(whole[:, start:end], seen[:, :end], cache)))
+        start = end
+    assert relative(torch.cat(ours, 1)[seen], theirs[seen]) < 1e-9
+
+
+@torch.no_grad()
+@only_llava
+def test_padding_on_the_right(pair: Pair) -> None:
+    (tokens, mask), shown = left_pad(ROWS), images(3)
+    told = asked(pair, tokens, mask, shown)
+    theirs = pair.theirs(**told, position_ids=(told["attention_mask"].cumsum(-1) - 1).clamp(min=0)).logits
+    right = torch.stack([torch.cat([row[row_mask], row[~row_mask]]) for row, row_mask in zip(tokens, mask, strict=True)])
+    ours = pair.ours(right, shown, mask.flip(1))[mask.flip(1)]
+    places = splice(tokens, IMAGE, pair.ours.look(shown[:1]).shape[1], mask).places[..., None].expand(-1, -1, theirs.shape[-1])
+    assert relative(ours, theirs.gather(1, places)[mask]) < 1e-9
+
+
+@torch.no_grad()
+@only_llava
+def test_greedy_and_beam_texts(pair: Pair) -> None:
+    (tokens, mask), shown = left_pad(ROWS), images(3)
+    told = asked(pair, tokens, mask, shown)
+    how = {"do_sample": False, "max_new_tokens": 10, "pad_token_id": 0, "suppress_tokens": [IMAGE]}
+    theirs = pair.theirs.generate(**told, **how)[:, told["input_ids"].shape[1]:]
+    assert torch.equal(generate_from_images(pair.ours, tokens, shown, 10, mask, sampling=Sampling(temperature=0)), theirs)
+    theirs = pair.theirs.generate(**told, **how, num_beams=3, renormalize_logits=True)[:, told["input_ids"].shape[1]:]
+    seeing = Seeing(pair.ours, tokens, shown, mask)
+    found = beam_search(seeing, seeing.tokens, 10, n_beams=3, key_mask=seeing.key_mask)
+    assert [text.tokens for text, in found] == theirs.tolist()
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@only_llava
+def test_eight_training_steps(pair: Pair, parts: int) -> None:
+    "The same losses, whether a batch comes whole or row by row."
+    tokens, shown = torch.tensor([[1, 2, IMAGE, 4, 5], [IMAGE, 6, 8, 9, 3], [7, IMAGE, 9, 3, 11]]), images(3)
+    targets = torch.tensor([[-100, -100, 4, 5, 8], [6, 8, 9, 3, 1], [-100, 9, 3, 11, 2]])
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    row = splice(tokens, IMAGE, pair.ours.look(shown[:1]).shape[1])
+    told, places = {"input_ids": row.tokens, "pixel_values": shown}, row.places
+    optimizer = configure_optimizer(pair.ours, 3e-3)
+    groups = [{"params": [p for p in pair.theirs.parameters() if (p.squeeze().ndim >= 2) == decays], "weight_decay": 0.1 * decays}
+              for decays in (True, False)]
+    peer, n = torch.optim.AdamW(groups, lr=3e-3, betas=(0.9, 0.95)), (targets != -100).sum()
+    for _ in range(8):
+        loss = 0.0
+        for rows in torch.arange(3).chunk(parts):
+            part = cross_entropy_loss(pair.ours(tokens[rows], shown[rows], mask[rows]), targets[rows], "sum") / n
+            part.backward()
+            loss += part.item()
+        logits = pair.theirs(**told).logits
+        expected = cross_entropy_loss(logits.gather(1, places[..., None].expand(-1, -1, logits.shape[-1])), targets)
+        expected.backward()
+        assert loss == pytest.approx(expected.item(), rel=1e-6)
+        for stepped in (optimizer, peer):
+            stepped.step()
+            stepped.zero_grad()
 
 
 def test_llava_as_it_was_published(tmp_path: Path) -> None:
