@@ -1,10 +1,8 @@
 """Time of a mixture of experts with more and more experts, at equal tokens and choices per token.
 
-The claim is one of the layer, and so of one thread. Several threads share each of the many small products of many experts,
-and waking them costs about as much as they save; the last two tables show that.
+The claim is one of the layer, and so of one thread; several threads gain less where products are small.
 """
 
-import os
 from argparse import ArgumentParser
 from itertools import product
 from statistics import median, quantiles
@@ -47,13 +45,13 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=25.0, help="for each table (default: %(default)s)")
     chosen = options.parse_args()
     print(machine())
+    torch.set_num_threads(1)
     layers = [balanced(n_experts) for n_experts in EXPERTS]
     slow = []
-    for (threads, n_tokens), action in product(((1, LIMITED), (1, SMALL), (os.cpu_count(), LIMITED)), (forward, training)):
-        torch.set_num_threads(threads)
+    for n_tokens, action in product((LIMITED, SMALL), (forward, training)):
         x = torch.randn(n_tokens, D_MODEL, generator=make_generator(1))
         times = interleaved([lambda layer=layer, action=action, x=x: action(layer, x) for layer in layers], chosen.seconds)
-        print(f"{action.__name__}, {threads} {'thread' if threads == 1 else 'threads'}: {n_tokens} tokens, {TOP_K} experts each, "
+        print(f"{action.__name__}, one thread: {n_tokens} tokens, {TOP_K} experts each, "
               f"D {D_MODEL}, F {D_FF}, {len(times)} rounds")
         print("experts  parameters  tokens/s   time / time of the fewest (middle half)")
         for i, layer in enumerate(layers):
@@ -61,7 +59,7 @@ def main() -> None:
             low, ratio, high = quantiles(ratios, n=4, method="inclusive")
             rate = n_tokens / median(taken[i] for taken in times)
             print(f"{EXPERTS[i]:7} {n_parameters(layer):11,} {rate:9,.0f}   {ratio:.2f}  ({low:.2f} to {high:.2f})", flush=True)
-        if (threads, n_tokens) == (1, LIMITED) and ratio > LIMIT:
+        if n_tokens == LIMITED and ratio > LIMIT:
             slow.append(f"{action.__name__} with {EXPERTS[-1]} experts takes {ratio:.2f} times as long as with {EXPERTS[0]}")
         print()
     if slow:

@@ -19,7 +19,7 @@ def run(name: str) -> tuple[str, int]:
         for line in process.stdout:
             print(line, end="", flush=True)
             lines.append(line)
-    return "".join(lines).strip(), process.returncode
+    return "".join(lines).strip("\n"), process.returncode
 
 
 def section(name: str, printed: str, code: int) -> str:
