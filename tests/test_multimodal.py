@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_reference import ExactTorch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 from transformers.models.llama import modeling_llama
@@ -66,14 +67,6 @@ def agree(ours: Tensor, theirs: Tensor) -> None:
 
 
 # LLaVA
-
-
-class ExactTorch:
-    """PyTorch, except that float32 is float64."""
-    float = float32 = torch.float64
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(torch, name)
 
 
 NAMES = {   # of LLaVA and of geminiq, in the order in which they are replaced
