@@ -6,8 +6,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Threads that wait leave the cores to those that compute.
-export OMP_WAIT_POLICY := PASSIVE
+# Threads that wait for long leave the cores to those that compute (lesson 35).
+export GOMP_SPINCOUNT := 1000
 
 .PHONY: lab demo test docs readme report bench clean
 .DELETE_ON_ERROR:

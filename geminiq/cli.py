@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 # %% ../nbs/35_cli.ipynb #04e26795
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")   # read once, when PyTorch is imported
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")   # read once, when PyTorch is imported
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True, force_jupyter=False)

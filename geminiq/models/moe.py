@@ -141,14 +141,13 @@ class MoELayer(nn.Module):
         own = dispatch(routing.experts, len(self.experts), self.capacity(len(x)))
         order = torch.cat(own)                                  # (m,) the choices that are served, by expert
         self.dropped = routing.experts.numel() - len(order)
-        copies = x.repeat(self.router.top_k, 1)                 # (k·n, D) one for each choice
-        slices = copies.index_select(0, order).split([len(choices) for choices in own])
+        token = order % max(1, len(x))                          # (m,) who chose
+        slices = x.index_select(0, token).split([len(choices) for choices in own])
         idle_too = torch.is_grad_enabled() or not len(x)        # for a gradient, if only of zeros; or as there are no others
         answers = torch.cat([expert(tokens) for expert, tokens in zip(self.experts, slices, strict=True)
                              if len(tokens) or idle_too])       # (m, D)
-        answers = answers.new_zeros(copies.shape).index_copy(0, order, answers)   # (k·n, D) the dropped stay zero
-        weights = routing.weights.T[..., None].to(answers.dtype)                  # (k, n, 1)
-        output = (weights * answers.unflatten(0, weights.shape[:2])).sum(0)
+        weights = routing.weights.T.flatten().index_select(0, order).to(answers.dtype)   # (m,)
+        output = answers.new_zeros(x.shape).index_add(0, token, weights[:, None] * answers)
         return output if self.shared is None else output + self.shared(x)
 
     @classmethod
