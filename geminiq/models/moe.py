@@ -184,22 +184,26 @@ class SparseMoE(MoELayer):
 def load_balancing_loss(logits: Tensor,              # (n, N) scores of the router
                         experts: Tensor,             # (n, k) the chosen experts
                         mask: Tensor | None = None,  # (n,) bool, False: does not count, padding
+                        loads: Tensor | None = None, # (N,) choices of each expert in the whole batch; None: in these tokens
+                        n_tokens: int | None = None, # of the whole batch, with `loads`
                         ) -> Tensor:                 # ()
     "N Σ f P (Fedus et al. 2021, equations 4 to 6), with k choices per token: k when all loads are equal."
     if mask is not None:
         logits, experts = logits[mask], experts[mask]
-    n, N = logits.shape
-    load = torch.bincount(experts.flatten(), minlength=N)     # (N,) n·f
-    probability = logits.softmax(-1).sum(0)                   # (N,) n·P
-    return N * (load * probability).sum() / max(n, 1) ** 2    # no tokens, no loss
+    N = logits.shape[-1]
+    if loads is None:
+        loads, n_tokens = torch.bincount(experts.flatten(), minlength=N), len(logits)   # (N,) n·f
+    probability = logits.softmax(-1).sum(0)                           # (N,) n·P
+    return N * (loads * probability).sum() / max(n_tokens, 1) ** 2    # no tokens, no loss
 
 
 def router_z_loss(logits: Tensor,              # (n, N) scores of the router
                   mask: Tensor | None = None,  # (n,) bool, False: does not count, padding
+                  n_tokens: int | None = None, # of the whole batch; None: these are all
                   ) -> Tensor:                 # ()
     "The mean square of log Σ exp of the scores (Zoph et al. 2022, equation 5)."
     logits = logits if mask is None else logits[mask]
-    return logits.logsumexp(-1).square().sum() / max(len(logits), 1)
+    return logits.logsumexp(-1).square().sum() / max(len(logits) if n_tokens is None else n_tokens, 1)
 
 # %% ../../nbs/26_moe.ipynb #12484470
 @contextmanager
@@ -218,11 +222,15 @@ def record_routing(model: nn.Module) -> Iterator[list[Routing]]:
 def routing_loss(recorded: Sequence[Routing],
                  balance: float = 0.01,   # weight of load_balancing_loss
                  z: float = 0.001,        # weight of router_z_loss
+                 loads: Tensor | None = None,   # (L, N) choices of each expert in the whole batch; None: in these tokens
+                 n_tokens: int | None = None,   # of the whole batch, with `loads`
                  ) -> Tensor:             # ()
     "What training adds to the loss of the predictions: both losses of each layer."
     if not recorded:
         raise ValueError("no router was recorded: run a model that has experts inside record_routing")
-    losses = [balance * load_balancing_loss(r.logits, r.experts) + z * router_z_loss(r.logits) for r in recorded]
+    losses = [balance * load_balancing_loss(r.logits, r.experts, loads=own, n_tokens=n_tokens)
+              + z * router_z_loss(r.logits, n_tokens=n_tokens)
+              for r, own in zip(recorded, [None] * len(recorded) if loads is None else loads, strict=True)]
     return torch.stack(losses).sum()
 
 # %% ../../nbs/26_moe.ipynb #2d05fb23

@@ -166,16 +166,13 @@ class Objective(nn.Module):
 
     def experts(self, recorded: list, loads: Tensor, n_tokens: int) -> Tensor:
         "What keeps the experts equally busy, and the scores of their routers small."
-        config, losses = self.model.config, []
-        for r, load in zip(recorded, loads, strict=True):   # (n, N) logits, (N,)
-            balance = len(load) * (load * r.logits.softmax(-1).sum(0)).sum() / n_tokens ** 2
-            z = r.logits.logsumexp(-1).square().sum() / n_tokens
-            losses.append(config.balance_weight * balance + config.z_weight * z)
-        return torch.stack(losses).sum()
+        from geminiq.models.moe import routing_loss
+        config = self.model.config
+        return routing_loss(recorded, config.balance_weight, config.z_weight, loads, n_tokens)
 
 
 def _record_routing(model: Transformer) -> AbstractContextManager[list]:
-    "What the routers decide inside; experts are a later lesson, imported only when asked for."
+    "What the routers decide inside."
     from geminiq.models.moe import record_routing
     return record_routing(model)
 
