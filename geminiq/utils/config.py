@@ -130,7 +130,7 @@ class ModelConfig(Section):
     @property
     def has_experts(self) -> bool:
         "Whether any layer has experts."
-        return any(self.layer(i).use_moe for i in range(self.n_layers))
+        return any(own.get("use_moe", self.use_moe) for own in self.layers[:self.n_layers] or [{}])
 
     def layer(self, i: int) -> "ModelConfig":   # i from 0
         "The configuration of one layer: this one, with what differs there."
