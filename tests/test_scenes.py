@@ -169,4 +169,5 @@ def test_each_object_lies_in_its_cell() -> None:
     assert ink[full].flatten(1).amax(1).min() > 0.2
     inside = ink.clone()
     inside[..., 1:-1, 1:-1] = 0
-    assert inside.max() < 0.05   # the tip of a triangle is a little blunt
+    margin = 0.04 * 32 - 0.5   # pixels from the highest point of an object to the middle of a pixel at the border
+    assert inside.max() < 0.5 - margin / 5**0.5   # above the tip of a triangle the distance to its sides counts

@@ -7,11 +7,13 @@ __all__ = ['COLOURS', 'SHAPES', 'PLACES', 'CAPTIONS', 'NUMBERS', 'UNKNOWN', 'KIN
            'colour_shape_pairs', 'sample_scenes', 'write_captions', 'VisualQuestions', 'sample_questions']
 
 # %% ../../nbs/29_scenes.ipynb #8b1f835b
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from ..utils.device import UserError
 
 # %% ../../nbs/29_scenes.ipynb #081b38ef
 COLOURS = {"red": (0.88, 0.16, 0.14), "green": (0.16, 0.62, 0.24), "blue": (0.16, 0.36, 0.86),
@@ -72,22 +74,24 @@ def sample_scenes(n: int,
     "Random scenes of at least one object."
     pairs = colour_shape_pairs(held_out)
     target = pairs[torch.randint(len(pairs), (n,), generator=generator)]
-    return _place(target, torch.ones(n, dtype=torch.long), torch.ones(n, 2, dtype=torch.bool), n_others, generator)[0]
+    return _place(target, pairs, torch.ones(n, dtype=torch.long), torch.ones(n, 2, dtype=torch.bool), n_others, generator)[0]
 
 
 def _place(target: Tensor,     # (n, 2) colour and shape
+           pairs: Tensor,      # (P, 2) the combinations that targets may have
            n_targets: Tensor,  # (n,) how many of them, 0 to 3
            by: Tensor,         # (n, 2) bool: whether the colour, the shape, or both describe the target
            n_others: int,      # at most, if there is room
            generator: torch.Generator,
            ) -> tuple[Scenes, Tensor]:   # and (n, 4) the order in which the cells were filled, from 0
-    "Scenes of targets and others, which have combinations for training and do not fit the description."
+    "Scenes of targets, of any combination that fits, and others, of those for training that do not."
     n, known = len(target), colour_shape_pairs(held_out=False)
+    def fits(pairs): return ((pairs == target[:, None]) | ~by[:, None]).all(-1)                      # (n, P)
+    def draw(pairs, which): return pairs[torch.multinomial(which.float(), 4, replacement=True, generator=generator)]
     order = torch.rand(n, 4, generator=generator).argsort(1)
     n_objects = (n_targets + torch.randint(n_others + 1, (n,), generator=generator)).clamp(max=4)
-    fits = ((known == target[:, None]) | ~by[:, None]).all(-1)                                       # (n, 30)
-    other = known[torch.multinomial((~fits).float(), 4, replacement=True, generator=generator)]      # (n, 4, 2)
-    pair = torch.where((order < n_targets[:, None])[..., None], target[:, None], other)
+    own, other = draw(pairs, fits(pairs)), draw(known, ~fits(known))                                 # (n, 4, 2) each
+    pair = torch.where((order < n_targets[:, None])[..., None], own, other)
     colour, shape = pair.masked_fill((order >= n_objects[:, None])[..., None], -1).unbind(-1)        # (n, 4) each
     def uniform(low, high, *sizes): return low + (high - low) * torch.rand(n, *sizes, generator=generator)
     size = uniform(0.34, 0.44, 4)
@@ -147,17 +151,21 @@ def sample_questions(n: int,
                      generator: torch.Generator,
                      held_out: bool = False,     # True: about objects whose combination never occurs in training
                      n_others: int = 3,          # at most so many objects with those that are asked about; 0: none
+                     shares: Sequence[float] = (1, 1, 1, 1),   # how often about colour, shape, count, place; need not sum to 1
                      ) -> VisualQuestions:
     "Random questions whose words do not betray the answer, and scenes to which the answers are true."
+    if len(shares) != len(QUESTIONS) or min(shares) < 0 or not sum(shares):
+        raise UserError(f"shares {shares} must be {len(QUESTIONS)} numbers, for {', '.join(QUESTIONS)}: none below 0, not all 0")
     pairs = colour_shape_pairs(held_out)
     target = pairs[torch.randint(len(pairs), (n,), generator=generator)]                            # (n, 2)
-    kind, wording, description = (torch.randint(high, (n,), generator=generator) for high in (len(QUESTIONS), 3, 3))
+    kind = torch.multinomial(torch.tensor(shares, dtype=torch.float), n, replacement=True, generator=generator)
+    wording, description = torch.randint(3, (2, n), generator=generator)
     is_count = kind == KINDS.index("count")
     by = torch.stack([description != 1, description != 0], dim=1) | ~is_count[:, None]              # colour, shape, or both
     n_answers = torch.tensor([len(COLOURS) + 1, len(SHAPES) + 1, len(NUMBERS), len(PLACES) + 1])   # each with "does not say"
     drawn = (torch.rand(n, generator=generator) * n_answers[kind]).long()                           # the answer; 0: no target
     n_targets = torch.where(is_count, drawn, drawn.clamp(max=1))
-    scenes, order = _place(target, n_targets, by, n_others, generator)
+    scenes, order = _place(target, pairs, n_targets, by, n_others, generator)
     cell = (order == torch.where(n_targets > 0, 0, 3)[:, None]).long().argmax(1)    # of a target, or one that is empty
     rows = zip(*(part.tolist() for part in (kind, wording, target, by, n_targets, cell)), strict=True)
     return VisualQuestions(scenes, *map(list, zip(*(_question(*row) for row in rows), strict=True)))
