@@ -7,7 +7,6 @@ tokens for each of the most experts, where products take the time; the last tabl
 from argparse import ArgumentParser
 from collections.abc import Callable
 from itertools import product
-from statistics import median, quantiles
 
 import torch
 from common import compare, interleaved, machine, n_parameters
@@ -68,12 +67,6 @@ def against_transformers(layer: MoELayer, seconds: float) -> None:
               f"{c.ratio:.2f}  ({c.low:.2f} to {c.high:.2f})", flush=True)
 
 
-def against_fewest(times: list[list[float]], i: int) -> tuple[float, float, float]:
-    """What action `i` took for each second of the first: a quarter of the rounds less, the median, a quarter more."""
-    low, ratio, high = quantiles([taken[i] / taken[0] for taken in times], n=4, method="inclusive")
-    return low, ratio, high
-
-
 def timed(layers: list[MoELayer], action: Callable, n_tokens: int, budget: float) -> list[list[float]]:
     """Time the action on all layers in turn, on random tokens."""
     x = torch.randn(n_tokens, D_MODEL, generator=make_generator(1))
@@ -93,19 +86,18 @@ def main() -> None:
         print(f"{action.__name__}: {LIMITED} tokens, {TOP_K} experts each, D {D_MODEL}, F {D_FF}, {len(times)} rounds")
         print("experts  parameters  tokens/expert  tokens/s   time / time of the fewest (middle half)")
         for i, layer in enumerate(layers):
-            low, ratio, high = against_fewest(times, i)
-            rate = LIMITED / median(taken[i] for taken in times)
-            print(f"{EXPERTS[i]:7} {n_parameters(layer):11,} {TOP_K * LIMITED // EXPERTS[i]:14,} {rate:9,.0f}   "
-                  f"{ratio:.2f}  ({low:.2f} to {high:.2f})", flush=True)
-        if ratio > LIMIT:
-            slow.append(f"{action.__name__} with {EXPERTS[-1]} experts takes {ratio:.2f} times as long as with {EXPERTS[0]}")
+            c = compare([[taken[0], taken[i]] for taken in times])   # the fewest as ours, these as the peer
+            print(f"{EXPERTS[i]:7} {n_parameters(layer):11,} {TOP_K * LIMITED // EXPERTS[i]:14,} {LIMITED / c.peer:9,.0f}   "
+                  f"{c.ratio:.2f}  ({c.low:.2f} to {c.high:.2f})", flush=True)
+        if c.ratio > LIMIT:
+            slow.append(f"{action.__name__} with {EXPERTS[-1]} experts takes {c.ratio:.2f} times as long as with {EXPERTS[0]}")
         print()
     print(f"{EXPERTS[-1]} experts in smaller batches")
     print(f"tokens  tokens/expert  action     time / time of {EXPERTS[0]} experts (middle half)")
     for n_tokens, action in product(SMALLER, (forward, training)):
-        low, ratio, high = against_fewest(timed([layers[0], layers[-1]], action, n_tokens, chosen.seconds / 5), 1)
+        c = compare(timed([layers[0], layers[-1]], action, n_tokens, chosen.seconds / 5))
         print(f"{n_tokens:6} {TOP_K * n_tokens // EXPERTS[-1]:14,}  {action.__name__:8}   "
-              f"{ratio:.2f}  ({low:.2f} to {high:.2f})", flush=True)
+              f"{c.ratio:.2f}  ({c.low:.2f} to {c.high:.2f})", flush=True)
     print()
     against_transformers(layers[-1], chosen.seconds / 5)
     if slow:

@@ -23,9 +23,10 @@ def run(name: str) -> tuple[str, int]:
 
 
 def section(name: str, printed: str, code: int) -> str:
-    """A benchmark in Markdown: what it is about, and what it printed."""
+    """A benchmark in Markdown: what it is about, and what it printed when."""
     told = (HERE / f"{name}.py").read_text(encoding="utf-8").split('"""')[1].strip()
-    return f"## {name}\n\n{told}\n\n```text\n{printed}\n```" + "\n\n**A claim is missed.**" * bool(code)
+    return (f"## {name}\n\n{told}\n\nPrinted on {date.today():%d %B %Y}:\n\n```text\n{printed}\n```"
+            + "\n\n**A claim is missed.**" * bool(code))
 
 
 def main() -> int:
@@ -44,8 +45,8 @@ def main() -> int:
         printed, code = run(name)
         parts[name] = section(name, printed, code)
         missed += [name] * bool(code)
-    head = (f"# Benchmarks\n\nWhat `make bench` printed on {date.today():%d %B %Y}. Ratios and slopes travel, seconds do not.\n\n"
-            f"```text\n{described}\n```")
+    head = ("# Benchmarks\n\nWhat `make bench` printed. Ratios and slopes travel, seconds do not. "
+            f"The machine, at the last run:\n\n```text\n{described}\n```")
     file.write_text("\n\n".join([head, *filter(None, parts.values())]) + "\n", encoding="utf-8")
     print(f"\nwritten to {file}; " + (f"claims are missed in {', '.join(missed)}" if missed else "every claim holds"))
     return int(bool(missed))
