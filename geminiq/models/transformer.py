@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from .attention import LayerCache
 from .embeddings import POSITIONS, PositionalEncoding, TokenEmbedding, key_positions
@@ -54,21 +54,20 @@ class Transformer(nn.Module):
                  attention_mask: Tensor | None = None,  # (B, S) bool, True: a token; S counts the cached ones too
                  cache: ModelCache | None = None,       # keys and values of earlier positions, extended in place
                  return_weights: bool = False,          # also return the attention weights (B, L, H, T, S)
-                 embedded: Tensor | None = None,        # (B, T, D) read in place of the tokens' embeddings
-                 context: Any = None,                   # what the blocks' `cross` looks at
+                 inputs_embeds: Tensor | None = None,        # (B, T, D) read in place of the tokens' embeddings
                  ) -> Tensor | tuple[Tensor, Tensor]:  # (B, T, D)
         "The stream after the last norm, from which the head predicts."
         positions = self.positions(tokens, attention_mask, cache)
-        x = self.embedding(tokens) if embedded is None else embedded
+        x = self.embedding(tokens) if inputs_embeds is None else inputs_embeds
         x = x * self.config.d_model ** 0.5 if self.config.scale_embeddings else x
         x = self.dropout(self.position.embed(x, positions))
         guidance = {guide: (guide.rotation(positions, x.dtype), guide.slopes(x.device)) for guide in set(self.guides)}
         weights = []
         for layer, (block, guide) in enumerate(zip(self.blocks, self.guides, strict=True)):
             if self.gradient_checkpointing and self.training:
-                block = partial(checkpoint, block, use_reentrant=False)
+                block = partial(checkpoint, block, use_reentrant=False, context_fn=getattr(block.cross_attn, 'again', noop_context_fn))
             rotation, slopes = guidance[guide]
-            x = block(x, rotation=rotation, slopes=slopes, attention_mask=attention_mask, context=context,
+            x = block(x, rotation=rotation, slopes=slopes, attention_mask=attention_mask,
                       cache=None if cache is None else cache[layer], return_weights=return_weights)
             if return_weights:
                 x, layer_weights = x

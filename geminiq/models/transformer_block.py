@@ -74,7 +74,8 @@ class TransformerBlock(nn.Module):
                  attention_norm: nn.Module,
                  feed_forward_norm: nn.Module,
                  dropout: float = 0.0,           # on what is added, while training
-                 cross: nn.Module | None = None, # adds what it finds in something else, such as an image
+                 cross_attn: nn.Module | None = None,
+                 cross_attn_place: str = 'before',
                  post_norm: bool = False,        # norms stand in the stream, behind each addition
                  output_norms: tuple[nn.Module, nn.Module] | None = None,   # on what is added
                  ):
@@ -82,19 +83,21 @@ class TransformerBlock(nn.Module):
         self.attention_norm, self.attention = attention_norm, attention
         self.feed_forward_norm, self.feed_forward = feed_forward_norm, feed_forward
         self.attention_output_norm, self.feed_forward_output_norm = output_norms or (nn.Identity(), nn.Identity())
-        self.dropout, self.cross, self.post_norm = nn.Dropout(dropout), cross, post_norm
+        self.dropout, self.cross_attn, self.post_norm = nn.Dropout(dropout), cross_attn, post_norm
+        self.cross_attn_place = cross_attn_place
 
     def forward(self,
                 x: Tensor,                     # (B, T, D)
                 return_weights: bool = False,  # also return the attention weights (B, H, T, S)
-                context: Any = None,           # what `cross` looks at
                 **how,                         # rotation, attention_mask, cache: passed on to attention
                 ) -> Tensor | tuple[Tensor, Tensor]:  # (B, T, D)
-        if self.cross is not None and context is not None:
-            x = self.cross(x, context)
+        if self.cross_attn is not None and self.cross_attn_place == 'before':
+            x = self.cross_attn(x)
         gathered = self.attention(self.read(x, self.attention_norm), return_weights=return_weights, **how)
         gathered, weights = gathered if return_weights else (gathered, None)
         x = self.add(x, self.attention_output_norm(gathered), self.attention_norm)
+        if self.cross_attn is not None and self.cross_attn_place == 'between':
+            x = self.cross_attn(x)
         computed = self.feed_forward(self.read(x, self.feed_forward_norm))
         x = self.add(x, self.feed_forward_output_norm(computed), self.feed_forward_norm)
         return (x, weights) if return_weights else x
