@@ -154,7 +154,7 @@ class MoELayer(nn.Module):
     def from_config(cls, config, **more) -> "MoELayer":
         "Built from a model configuration."
         return cls(config.d_model, config.num_experts, config.top_k, config.d_ff, config.ffn_type, config.num_shared_experts,
-                   config.ffn_bias, config.dropout, config.softmax_first, config.router_noise, config.activation, **more)
+                   config.ffn_bias, config.dropout, None if config.norm_topk_prob is None else not config.norm_topk_prob, config.router_noise, config.activation, **more)
 
 # %% ../../nbs/22_moe.ipynb #2fc97e07
 class SparseMoE(MoELayer):

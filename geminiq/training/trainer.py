@@ -52,14 +52,14 @@ def prepare_data(config: Config,
                  tokenizer: Tokenizer | None = None,   # None: learn one from the training text
                  ) -> Data:
     "Corpus, held-out split, tokenizer and windows, as configured."
-    train, val = split_corpus(load_corpus(config.data.corpus), config.data.held_out, make_generator(config.training.seed))
+    train, val = split_corpus(load_corpus(config.data.train_path), config.data.val_fraction, make_generator(config.training.seed))
     tokenizer = tokenizer or train_tokenizer((text for _, text in train), config.model.vocab_size)
     windows = []
     for part, documents in (("training", train), ("held-out", val)):
         try:
-            windows.append(TextDataset(pack((text for _, text in documents), tokenizer), config.model.max_seq_len))
+            windows.append(TextDataset(pack((text for _, text in documents), tokenizer), config.data.seq_length))
         except UserError as error:
-            raise UserError(f"{part} part of corpus {config.data.corpus!r}: {error}") from None
+            raise UserError(f"{part} part of corpus {config.data.train_path!r}: {error}") from None
     return Data(tokenizer, *windows)
 
 # %% ../../nbs/14_trainer.ipynb #95f38a0c
@@ -268,7 +268,7 @@ class Trainer:
         self.config, self.run = config, Path(run)
         self.processes = _processes(settings)
         self.device = self.processes.device
-        self.dtype = _matmul_dtype(settings.dtype, self.device)
+        self.dtype = _matmul_dtype(settings.use_amp, self.device)
         self.data = data or prepare_data(config)
         self.model = model or Transformer(config.model, make_generator(settings.seed))
         self.model.gradient_checkpointing = settings.gradient_checkpointing
@@ -397,7 +397,7 @@ class Trainer:
         trainer = cls(config, folder.parent, data, checkpoint.model, progress, callbacks)
         state = load_training_state(folder, trainer.model, trainer.optimizer)
         if state["data"] != data.fingerprint():
-            raise UserError(f"the text of corpus {config.data.corpus!r} is not the one {folder} was trained on: "
+            raise UserError(f"the text of corpus {config.data.train_path!r} is not the one {folder} was trained on: "
                             f"restore that text, or start another run")
         trainer.step, trainer.history = state["step"], state["history"]
         return trainer
@@ -429,6 +429,6 @@ def _callbacks(settings: TrainingConfig, progress: bool, own: Sequence[Callback]
             Logging(), Checkpointing(settings.save_every), *([ProgressBar()] if progress else [])]
 
 
-def _matmul_dtype(name: str, device: torch.device) -> torch.dtype:
-    "The format for matrix products: the one named, or the device's faster one."
-    return autocast_dtype(device) if name == "auto" else getattr(torch, name)
+def _matmul_dtype(use_amp: str | bool, device: torch.device) -> torch.dtype:
+    "The format for matrix products: bfloat16 with mixed precision, or the device's faster one."
+    return autocast_dtype(device) if use_amp == "auto" else torch.bfloat16 if use_amp else torch.float32
