@@ -83,7 +83,7 @@ def train(
     config: Annotated[str | None, typer.Option(help="tiny, small, medium, large, or a YAML file (default: tiny)")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the run (default: runs/NAME of the configuration)")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
-    corpus: Annotated[str | None, typer.Option(help="pydocs, or a text file or folder.")] = None,
+    train_path: Annotated[str | None, typer.Option(*names("train_path"), help="pydocs, or a text file or folder.")] = None,
     batch_size: Annotated[int | None, typer.Option(*names("batch_size"), help="Windows in a batch.")] = None,
     learning_rate: Annotated[float | None, typer.Option(*names("learning_rate"), help="The highest one.")] = None,
     max_steps: Annotated[int | None, typer.Option(*names("max_steps"), help="Updates of the weights.")] = None,
@@ -96,7 +96,7 @@ def train(
         from geminiq.training.trainer import Trainer
         from geminiq.utils.checkpointing import latest_checkpoint
         from geminiq.utils.config import load_config
-        options = {"data.corpus": corpus, "training.batch_size": batch_size, "training.learning_rate": learning_rate,
+        options = {"data.train_path": train_path, "training.batch_size": batch_size, "training.learning_rate": learning_rate,
                    "training.max_steps": max_steps, "training.seed": seed,
                    "training.parallel": parallel}
         changes = [f"{key}={value}" for key, value in options.items() if value is not None] + (set_ or [])

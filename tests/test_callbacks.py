@@ -98,8 +98,8 @@ def configured(folder: Path, model: dict | None = None, **training: object) -> C
         "model": {"vocab_size": 330, "max_seq_len": 16, "d_model": 24, "n_layers": 2, "n_heads": 2, "d_ff": 32,
                   **(model or {})},
         "training": {"max_steps": 8, "batch_size": 4, "warmup_steps": 2, "eval_every": 2, "eval_batches": 2, "save_every": 4,
-                     "dtype": "float32", "device": "cpu", **training},
-        "data": {"corpus": str(text)}})
+                     "use_amp": False, "device": "cpu", **training},
+        "data": {"train_path": str(text)}})
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_the_trainer_can_do_without_logits(data: Data, tmp_path: Path) -> None:
 
 def test_pieces_of_the_vocabulary_under_autocast(data: Data, tmp_path: Path) -> None:
     """Products in 16 bits, the same losses as with all logits."""
-    histories = [Trainer(configured(tmp_path, dtype="bfloat16", vocab_chunk=chunk, label_smoothing=0.1), tmp_path / str(chunk),
+    histories = [Trainer(configured(tmp_path, use_amp=True, vocab_chunk=chunk, label_smoothing=0.1), tmp_path / str(chunk),
                          data, progress=False).train() for chunk in (None, 50)]
     full = Trainer(configured(tmp_path, label_smoothing=0.1), tmp_path / "full", data, progress=False).train()
     losses = [[entry["loss"] for entry in history[1:]] for history in (*histories, full)]

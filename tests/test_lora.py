@@ -378,8 +378,8 @@ def test_trainer(tmp_path: Path) -> None:
     threes = product("acegik", "bdfhj", "lmnop")
     text.write_text("\n\n".join(f"the {a} sat on the {b} and the {b} sat on the {c}" for a, b, c in threes))
     sizes = dict(vocab_size=300, max_seq_len=16, d_model=16, n_layers=2, n_heads=2)
-    training = {"max_steps": 4, "batch_size": 2, "warmup_steps": 1, "schedule": "constant", "dtype": "float32", "device": "cpu"}
-    config = make_config({"model": sizes, "training": training, "data": {"corpus": str(text), "held_out": 0.2}})
+    training = {"max_steps": 4, "batch_size": 2, "warmup_steps": 1, "schedule": "constant", "use_amp": False, "device": "cpu"}
+    config = make_config({"model": sizes, "training": training, "data": {"train_path": str(text), "val_fraction": 0.2}})
 
     def prepare(model: Transformer) -> None:
         add_lora(model, rank=2, alpha=4)

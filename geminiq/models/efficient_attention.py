@@ -128,7 +128,7 @@ class SlidingWindowAttention(CausalSelfAttention):
 
     @classmethod
     def from_config(cls, config) -> "SlidingWindowAttention":
-        return cls(config.d_model, config.n_heads, config.window, config.n_kv_heads, config.head_dim,
+        return cls(config.d_model, config.n_heads, config.sliding_window, config.n_kv_heads, config.head_dim,
                    config.attention_bias, config.dropout)
 
 # %% ../../nbs/21_efficient_attention.ipynb #35a55532

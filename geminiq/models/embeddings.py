@@ -181,13 +181,13 @@ class NTKScaling(LinearScaling):
 @dataclass(frozen=True)
 class Llama3Scaling(LinearScaling):
     "Slow only the hands that turn rarely within the old length (LLaMA 3.1)."
-    low: float = 1.0        # turns: hands with fewer are slowed by the factor
-    high: float = 4.0       # turns: hands with more are left alone
-    old_length: int = 8192  # L, positions
+    low_freq_factor: float = 1.0        # turns: hands with fewer are slowed by the factor
+    high_freq_factor: float = 4.0       # turns: hands with more are left alone
+    original_max_position_embeddings: int = 8192  # L
 
     def __call__(self, speeds: Tensor) -> Tensor:
-        turns = self.old_length * speeds / (2 * pi)
-        kept = ((turns - self.low) / (self.high - self.low)).clamp(0, 1)
+        turns = self.original_max_position_embeddings * speeds / (2 * pi)
+        kept = ((turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)).clamp(0, 1)
         return speeds * (kept + (1 - kept) / self.factor)
 
 # %% ../../nbs/06_embeddings.ipynb #0f558a1f
