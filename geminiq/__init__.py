@@ -54,16 +54,15 @@ if TYPE_CHECKING:   # the same names, for editors and type checkers; a test comp
     from .utils.config import ModelConfig as ModelConfig
     from .utils.config import load_config as load_config
     from .utils.visualization import explore_attention as explore_attention
+else:
+    def __getattr__(name: str) -> Any:
+        "Import a name of the package when it is first asked for."
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        return value
 
 __all__ = list(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    "Import a name of the package when it is first asked for."
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    return value
 
 
 def __dir__() -> list[str]:

@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = new_notebook(cells=[new_code_cell(source) for source in CELLS], metadata=KERNEL)
     for name in "small", "reopened", "box", "reloaded":
         nbformat.write(small, folder / f"{name}.ipynb")
-    shutil.copytree(ROOT / "nbs", folder / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints", "mathjax"))
+    shutil.copytree(ROOT / "nbs", folder / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     return folder
 
 
