@@ -8,7 +8,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Threads that wait for long leave the cores to those that compute (lesson 35).
+# Threads that wait for long leave the cores to those that compute (the command line's page in the workshop).
 export GOMP_SPINCOUNT := 1000
 
 .PHONY: lab demo check test coverage docs readme report bench clean

@@ -21,7 +21,7 @@ from geminiq.utils.config import ModelConfig
 class Size(NamedTuple):
     """How large a model is, and the batch it is trained with."""
     vocab_size: int
-    context_length: int
+    max_seq_len: int
     d_model: int
     n_layers: int
     n_heads: int
@@ -35,10 +35,10 @@ SIZES = {"tiny": Size(2048, 128, 192, 4, 6, 2, 16),    # the preset of that name
 
 def gpt2(size: Size) -> tuple[Transformer, PreTrainedModel]:
     """GPT-2 in geminiq and in transformers."""
-    config = ModelConfig(vocab_size=size.vocab_size, context_length=size.context_length, d_model=size.d_model,
+    config = ModelConfig(vocab_size=size.vocab_size, max_seq_len=size.max_seq_len, d_model=size.d_model,
                          n_layers=size.n_layers, n_heads=size.n_heads, norm_type="layernorm", norm_eps=1e-5,
                          ffn_type="standard", pos_encoding="learned", bias=True, tie_embeddings=True)
-    peer = GPT2Config(vocab_size=size.vocab_size, n_positions=size.context_length, n_embd=size.d_model,
+    peer = GPT2Config(vocab_size=size.vocab_size, n_positions=size.max_seq_len, n_embd=size.d_model,
                       n_layer=size.n_layers, n_head=size.n_heads, n_inner=config.d_ff,
                       activation_function="gelu", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
                       bos_token_id=None, eos_token_id=None, attn_implementation="sdpa")
@@ -47,10 +47,10 @@ def gpt2(size: Size) -> tuple[Transformer, PreTrainedModel]:
 
 def llama(size: Size) -> tuple[Transformer, PreTrainedModel]:
     """LLaMA in geminiq and in transformers."""
-    config = ModelConfig(vocab_size=size.vocab_size, context_length=size.context_length, d_model=size.d_model,
+    config = ModelConfig(vocab_size=size.vocab_size, max_seq_len=size.max_seq_len, d_model=size.d_model,
                          n_layers=size.n_layers, n_heads=size.n_heads, attention_type="gqa",
                          n_kv_heads=size.n_kv_heads, tie_embeddings=False)
-    peer = LlamaConfig(vocab_size=size.vocab_size, max_position_embeddings=size.context_length,
+    peer = LlamaConfig(vocab_size=size.vocab_size, max_position_embeddings=size.max_seq_len,
                        hidden_size=size.d_model, intermediate_size=config.d_ff,
                        num_hidden_layers=size.n_layers, num_attention_heads=size.n_heads,
                        num_key_value_heads=size.n_kv_heads, tie_word_embeddings=False,

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from geminiq.training.trainer import Objective
 from geminiq.utils.device import make_generator
 
-SIZE = SIZES["small"]._replace(context_length=256, batch=8)
-WAYS = {   # vocab_chunk, checkpoint_activations
+SIZE = SIZES["small"]._replace(max_seq_len=256, batch=8)
+WAYS = {   # vocab_chunk, gradient_checkpointing
     "transformers": None, "geminiq": (None, False), "loss in pieces": (2048, False), "activations again": (None, True),
     "both": (2048, True),
 }
@@ -27,12 +27,12 @@ def measure(way: str) -> tuple[float, float]:
     """MB that a step needs for a while, and its seconds."""
     torch.set_num_threads(1)
     ours, peer = llama(SIZE)
-    windows = torch.randint(SIZE.vocab_size, (SIZE.batch, SIZE.context_length + 1), generator=make_generator(0))
+    windows = torch.randint(SIZE.vocab_size, (SIZE.batch, SIZE.max_seq_len + 1), generator=make_generator(0))
     inputs, targets = windows[:, :-1], windows[:, 1:].contiguous()
     if way == "transformers":
         model = peer.train()
     else:
-        vocab_chunk, ours.checkpoint_activations = WAYS[way]
+        vocab_chunk, ours.gradient_checkpointing = WAYS[way]
         model = Objective(ours.train(), vocab_chunk=vocab_chunk)
 
     def step(inputs: torch.Tensor, targets: torch.Tensor) -> None:
@@ -56,7 +56,7 @@ def main() -> None:
         return
     print(machine())
     print(f"LLaMA with a vocabulary of {SIZE.vocab_size:,}, D {SIZE.d_model}, L {SIZE.n_layers}; {SIZE.batch} texts of "
-          f"{SIZE.context_length} tokens, float32\n")
+          f"{SIZE.max_seq_len} tokens, float32\n")
     print(f"{'':20}{'peak MB':>9}{'of transformers':>17}{'seconds':>9}{'of transformers':>17}")
     rows = {}
     for way in WAYS:

@@ -36,9 +36,9 @@ def training(layer: nn.Module, x: torch.Tensor) -> None:
     layer(x).square().sum().backward()
 
 
-def balanced(n_experts: int) -> MoELayer:
+def balanced(num_experts: int) -> MoELayer:
     """A layer whose router spreads random tokens about evenly."""
-    layer = MoELayer(D_MODEL, n_experts, TOP_K, D_FF)
+    layer = MoELayer(D_MODEL, num_experts, TOP_K, D_FF)
     nn.init.orthogonal_(layer.router.score.weight, generator=make_generator(0))
     return layer
 
@@ -79,7 +79,7 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=25.0, help="for each action (default: %(default)s)")
     chosen = options.parse_args()
     print(machine())
-    layers = [balanced(n_experts) for n_experts in EXPERTS]
+    layers = [balanced(num_experts) for num_experts in EXPERTS]
     slow = []
     for action in (forward, training):
         times = timed(layers, action, LIMITED, chosen.seconds)

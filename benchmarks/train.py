@@ -40,12 +40,12 @@ class PeerTraining(Training):
 def row(architecture: str, size: Size, batch: int, dtype: torch.dtype, budget: float) -> str:
     """Measure one pair of models; one line of the table."""
     ours, peer = PAIRS[architecture](size)
-    tokens = torch.randint(size.vocab_size, (batch, size.context_length + 1), generator=make_generator(0))
+    tokens = torch.randint(size.vocab_size, (batch, size.max_seq_len + 1), generator=make_generator(0))
     inputs, targets = tokens[:, :-1], tokens[:, 1:].contiguous()
     sides = [Training(ours, dtype), PeerTraining(peer, dtype)]
     result = compare(interleaved([lambda side=side: side.step(inputs, targets) for side in sides], budget))
     n_tokens = inputs.numel()
-    return (f"{batch:2}×{size.context_length} {str(dtype).removeprefix('torch.'):9} "
+    return (f"{batch:2}×{size.max_seq_len} {str(dtype).removeprefix('torch.'):9} "
             f"{n_parameters(ours):11,} {n_parameters(peer):11,} {n_tokens / result.ours:10,.0f} "
             f"{n_tokens / result.peer:12,.0f} {result.ratio:7.2f}  {result.low:.2f} to {result.high:.2f}")
 

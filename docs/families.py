@@ -11,7 +11,7 @@ import nbformat
 
 ROOT = Path(__file__).parents[1]
 TESTS = ("test_pretrained.py", "test_pretrained_images.py")
-PAGES = ("index", "33_pretrained")   # each has a cell with the id families
+PAGES = ("index", "28_pretrained")   # each has a cell with the id families
 FAMILIES = {"GPT2": "GPT-2", "Llama": "LLaMA 1, 2, 3", "Mistral": "Mistral", "Mixtral": "Mixtral", "Qwen3": "Qwen 3",
             "Qwen3Moe": "Qwen 3 MoE", "Gemma2": "Gemma 2", "Gemma3": "Gemma 3 (text)", "ViT": "ViT", "LLaVA": "LLaVA"}
 COMPARED = {"test_logits": "predictions", "test_float32": "in float32", "test_cached_steps": "with a cache",

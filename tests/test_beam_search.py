@@ -23,13 +23,14 @@ def pair(request: pytest.FixtureRequest, exact: None) -> Pair:   # noqa: F811
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0, 2.0, -1.0])
 @pytest.mark.parametrize("stops", [0, 1, 3])
 def test_texts_and_scores_are_those_of_transformers(pair: Pair, early_stopping: bool | str, length_penalty: float, stops: int):
-    tokens, key_mask = prompts()
+    tokens, attention_mask = prompts()
     stop_ids = torch.randperm(40, generator=make_generator(stops))[:stops].add(1).tolist()
     how = {"length_penalty": length_penalty, "early_stopping": early_stopping}
-    theirs = pair.reference.generate(tokens, attention_mask=key_mask.long(), num_beams=4, num_return_sequences=3, do_sample=False,
-                                     max_new_tokens=9, eos_token_id=stop_ids or None, pad_token_id=0,
+    theirs = pair.reference.generate(tokens, attention_mask=attention_mask.long(), num_beams=4, num_return_sequences=3,
+                                     do_sample=False, max_new_tokens=9, eos_token_id=stop_ids or None, pad_token_id=0,
                                      return_dict_in_generate=True, output_scores=True, **how)
-    ours = beam_search(pair.model, tokens, 9, n_beams=4, n_return=3, key_mask=key_mask, stop_ids=stop_ids, **how)
+    ours = beam_search(pair.model, tokens, 9, num_beams=4, num_return_sequences=3, attention_mask=attention_mask,
+                       stop_ids=stop_ids, **how)
     expected = zip(theirs.sequences[:, tokens.shape[1]:].tolist(), theirs.sequences_scores.tolist(), strict=True)
     for (wanted, score), found in zip(expected, (text for row in ours for text in row), strict=True):
         assert found.tokens == wanted[:len(found.tokens)]
@@ -39,7 +40,7 @@ def test_texts_and_scores_are_those_of_transformers(pair: Pair, early_stopping: 
 
 def small(seed: int = 0, **choices) -> Transformer:
     "A random model with logits far enough apart."
-    config = ModelConfig(vocab_size=11, context_length=24, d_model=16, n_layers=2, n_heads=4, n_kv_heads=4, window=4,
+    config = ModelConfig(vocab_size=11, max_seq_len=24, d_model=16, n_layers=2, n_heads=4, n_kv_heads=4, window=4,
                          block_size=4, tie_embeddings=False, **choices)
     model = Transformer(config, make_generator(seed)).double().requires_grad_(False)
     for parameter in model.parameters():
@@ -52,18 +53,18 @@ def small(seed: int = 0, **choices) -> Transformer:
 def test_every_kind_of_cache_follows_the_beams(attention: str):
     model = small(attention_type=attention)
     tokens = torch.randint(11, (3, 7), generator=make_generator(1))
-    key_mask = torch.arange(7) >= torch.tensor([0, 2, 5])[:, None]
-    how = {"max_tokens": 12, "n_beams": 3, "n_return": 3, "key_mask": key_mask, "stop_ids": [4]}
+    attention_mask = torch.arange(7) >= torch.tensor([0, 2, 5])[:, None]
+    how = {"max_tokens": 12, "num_beams": 3, "num_return_sequences": 3, "attention_mask": attention_mask, "stop_ids": [4]}
     cached, again = beam_search(model, tokens, **how), beam_search(model, tokens, use_cache=False, **how)
     assert [text.tokens for row in cached for text in row] == [text.tokens for row in again for text in row]
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 6), st.integers(1, 8), st.sampled_from([-1.0, 0.0, 1.0]))
-def test_what_is_found_is_scored_right(seed: int, n_beams: int, max_tokens: int, length_penalty: float):
+def test_what_is_found_is_scored_right(seed: int, num_beams: int, max_tokens: int, length_penalty: float):
     model, prompt = small(seed), torch.tensor([[1, 2]])
-    found, = beam_search(model, prompt, max_tokens, n_beams=n_beams, n_return=n_beams, length_penalty=length_penalty,
-                         stop_ids=[0, 5])
+    found, = beam_search(model, prompt, max_tokens, num_beams=num_beams, num_return_sequences=num_beams,
+                         length_penalty=length_penalty, stop_ids=[0, 5])
     assert found and sorted(found, key=lambda text: -text.score) == found
     assert len({tuple(text.tokens) for text in found}) == len(found)
     for text in found:

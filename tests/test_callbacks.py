@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from typer.testing import CliRunner
 
 from geminiq.cli import app
-from geminiq.data.dataset import IGNORE
+from geminiq.data.dataset import IGNORE_INDEX
 from geminiq.models.moe import record_routing, routing_loss
 from geminiq.models.transformer import Transformer
 from geminiq.training.callbacks import LOG, Callback, EarlyStopping, best_look
@@ -22,12 +22,13 @@ from geminiq.utils.checkpointing import checkpoints
 from geminiq.utils.config import Config, ModelConfig, make_config, save_config
 from geminiq.utils.device import UserError, make_generator
 
-SMALL = {"vocab_size": 50, "context_length": 8, "d_model": 24, "n_layers": 2, "n_heads": 3, "d_ff": 16}
-MOE = {**SMALL, "use_moe": True, "num_experts": 4, "balance_weight": 0.5, "z_weight": 0.1}   # so large that they count
+SMALL = {"vocab_size": 50, "max_seq_len": 8, "d_model": 24, "n_layers": 2, "n_heads": 3, "d_ff": 16}
+MOE = {**SMALL, "use_moe": True, "num_experts": 4,
+       "router_aux_loss_coef": 0.5, "router_z_loss_coef": 0.1}  # so large that they count
 BATCH = torch.randint(50, (8, 9), generator=make_generator(0))
 INPUTS, TARGETS = BATCH[:, :-1], BATCH[:, 1:].clone()
-TARGETS[5:, 4:] = IGNORE
-TARGETS[0] = IGNORE
+TARGETS[5:, 4:] = IGNORE_INDEX
+TARGETS[0] = IGNORE_INDEX
 
 
 def updated(parts: int, model: dict, **settings: object) -> tuple[Tensor, Update]:
@@ -39,7 +40,7 @@ def updated(parts: int, model: dict, **settings: object) -> tuple[Tensor, Update
     return torch.cat([p.detach().flatten() for p in objective.parameters()]), result
 
 
-@pytest.mark.parametrize("model", [SMALL, MOE, {**MOE, "top_k": 1, "n_shared_experts": 1}], ids=["dense", "moe", "switch"])
+@pytest.mark.parametrize("model", [SMALL, MOE, {**MOE, "top_k": 1, "num_shared_experts": 1}], ids=["dense", "moe", "switch"])
 @pytest.mark.parametrize("settings", [{}, {"label_smoothing": 0.1, "vocab_chunk": 7}], ids=["plain", "smooth pieces"])
 @pytest.mark.parametrize("parts", [1, 2, 3, 5, 7])
 def test_parts_of_a_batch_move_the_weights_as_the_whole(model: dict, settings: dict, parts: int) -> None:
@@ -94,7 +95,7 @@ def configured(folder: Path, model: dict | None = None, **training: object) -> C
     text = folder / "text.txt"
     text.write_text("\n\n".join(f"{a} writes to {b} about {c}." for a in NAMES for b in NAMES for c in NAMES))
     return make_config({
-        "model": {"vocab_size": 330, "context_length": 16, "d_model": 24, "n_layers": 2, "n_heads": 2, "d_ff": 32,
+        "model": {"vocab_size": 330, "max_seq_len": 16, "d_model": 24, "n_layers": 2, "n_heads": 2, "d_ff": 32,
                   **(model or {})},
         "training": {"max_steps": 8, "batch_size": 4, "warmup_steps": 2, "eval_every": 2, "eval_batches": 2, "save_every": 4,
                      "dtype": "float32", "device": "cpu", **training},
@@ -117,16 +118,16 @@ def lines(run: Path) -> list[dict]:
 def test_computing_activations_again_changes_no_bit(model: dict, accumulation: int, data: Data, tmp_path: Path) -> None:
     histories = []
     for again in (False, True):
-        config = configured(tmp_path, model, checkpoint_activations=again, accumulation_steps=accumulation)
+        config = configured(tmp_path, model, gradient_checkpointing=again, gradient_accumulation=accumulation)
         trainer = Trainer(config, tmp_path / str(again), data, progress=False)
-        assert trainer.model.checkpoint_activations == again
+        assert trainer.model.gradient_checkpointing == again
         histories.append(trainer.train())
     assert histories[0] == histories[1]
 
 
 def test_activations_are_indeed_computed_again(data: Data, tmp_path: Path) -> None:
     calls = []
-    trainer = Trainer(configured(tmp_path, checkpoint_activations=True, max_steps=1, eval_every=100), tmp_path / "run", data,
+    trainer = Trainer(configured(tmp_path, gradient_checkpointing=True, max_steps=1, eval_every=100), tmp_path / "run", data,
                       progress=False)
     trainer.model.blocks[0].attention.register_forward_hook(lambda *_: calls.append(trainer.model.training))
     trainer.train()

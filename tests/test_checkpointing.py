@@ -93,8 +93,8 @@ def command(run: Path, *more: str, steps: int = 60) -> list[str]:
     "Training a small model with dropout, in a process of its own."
     text = run.parent / "text.txt"
     text.write_text(TEXT)
-    model = "vocab_size=330 d_model=48 n_layers=2 n_heads=4 context_length=16 dropout=0.1".split()
-    training = f"max_steps={steps} batch_size=4 accumulation_steps=2 warmup_steps=5".split()
+    model = "vocab_size=330 d_model=48 n_layers=2 n_heads=4 max_seq_len=16 dropout=0.1".split()
+    training = f"max_steps={steps} batch_size=4 gradient_accumulation=2 warmup_steps=5".split()
     training += "eval_every=20 eval_batches=2 save_every=30".split()
     settings = [f"model.{value}" for value in model] + [f"training.{value}" for value in training]
     changes = [part for setting in settings for part in ("--set", setting)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 SMALL = ["--set", "model.vocab_size=320", "--set", "model.d_model=24", "--set", "model.n_layers=1", "--set", "model.n_heads=2",
-         "--set", "model.context_length=16", "--batch_size", "2", "--set", "training.eval_batches=1", "--max-steps", "4"]
+         "--set", "model.max_seq_len=16", "--batch_size", "2", "--set", "training.eval_batches=1", "--max-steps", "4"]
 
 
 def geminiq(*arguments: object, folder: Path, stdin: str = "") -> subprocess.CompletedProcess:
@@ -44,7 +44,7 @@ MISTAKES = {
     "no such corpus": (["train", "--corpus", "none.txt"], "no corpus 'none.txt'"),
     "no such configuration": (["train", "--config", "none.yaml"], "no configuration 'none.yaml'"),
     "empty corpus": (["train", "--corpus", "empty.txt", *SMALL], "is empty"),
-    "corpus shorter than a window": ([*NEW, "--set", "model.context_length=99999"], "too few for one window of 99999"),
+    "corpus shorter than a window": ([*NEW, "--set", "model.max_seq_len=99999"], "too few for one window of 99999"),
     "batch larger than the text": ([*NEW, "--batch_size", "99999"], "batch_size 99999 is more than"),
     "vocabulary too large": ([*NEW, "--set", "model.vocab_size=99999"], "vocab_size 99999 is more than this text supports"),
     "vocabulary too small": ([*NEW, "--set", "model.vocab_size=99"], "use at least"),
@@ -64,7 +64,7 @@ MISTAKES = {
     "truncated checkpoint": (["generate", "--checkpoint", "truncated"], "not what was saved"),
     "edited checkpoint": (["generate", "--checkpoint", "edited"], "config.yaml is not what was saved"),
     "a pickle in disguise": (["chat", "--checkpoint", "pickle"], "not what was saved"),
-    "more than the context": (["generate", "--checkpoint", "runs/a", "--max_tokens", "99"], "exceed the context_length 16"),
+    "more than the context": (["generate", "--checkpoint", "runs/a", "--max_tokens", "99"], "exceed the max_seq_len 16"),
     "bad temperature": (["generate", "--checkpoint", "runs/a", "--temperature", "-1"], "temperature -1.0"),
     "bad top-p": (["chat", "--checkpoint", "runs/a", "--top_p", "7"], "top_p 7.0"),
     "a reply too long": (["chat", "--checkpoint", "runs/a", "--max_tokens", "16"], "max_tokens 16 must be between 1 and 15"),

@@ -21,10 +21,10 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals differ, and so 
 MODELS = {
     "dense": ({}, {"schedule": "constant"}),   # so that a run may become longer
     "parts": ({"pos_encoding": "learned", "tie_embeddings": False, "bias": True},
-              {"accumulation_steps": 2, "vocab_chunk": 100, "label_smoothing": 0.1, "checkpoint_activations": True}),
-    "moe": ({"use_moe": True, "num_experts": 4, "balance_weight": 0.5, "z_weight": 0.1}, {}),
-    "moe parts": ({"use_moe": True, "num_experts": 3, "top_k": 1, "n_shared_experts": 1, "balance_weight": 0.5},
-                  {"accumulation_steps": 2, "max_grad_norm": 0.05}),
+              {"gradient_accumulation": 2, "vocab_chunk": 100, "label_smoothing": 0.1, "gradient_checkpointing": True}),
+    "moe": ({"use_moe": True, "num_experts": 4, "router_aux_loss_coef": 0.5, "router_z_loss_coef": 0.1}, {}),
+    "moe parts": ({"use_moe": True, "num_experts": 3, "top_k": 1, "num_shared_experts": 1, "router_aux_loss_coef": 0.5},
+                  {"gradient_accumulation": 2, "gradient_clip": 0.05}),
 }
 LIMITED = {"limited": ({"use_moe": True, "num_experts": 4, "capacity_factor": 0.75}, {})}
 

@@ -24,12 +24,13 @@ KEYS = ("attention_type", "pos_encoding", "norm_type", "ffn_type", "use_moe")
 CHOICES = [dict(zip(KEYS, parts, strict=True)) for parts in product(ATTENTIONS, POSITIONS, NORMS, FEED_FORWARDS, (False, True))]
 VOCAB, LENGTH = 290, 24
 REFINEMENTS = [{"norm_placement": "post"}, {"norm_placement": "sandwich"}, {"qk_norm": True}, {"attention_scale": 0.3},
-               {"logit_cap": 0.5, "scale_embeddings": True}, {"activation": "relu"}, {"attention_bias": True}, {"ffn_bias": True},
+               {"final_logit_softcapping": 0.5, "scale_embeddings": True}, {"activation": "relu"},
+               {"attention_bias": True}, {"ffn_bias": True},
                {"layers": ({"attention_type": "sliding_window", "rope_base": 100.0}, {})},
                {"layers": ({}, {"use_moe": True, "d_ff": 8, "n_kv_heads": 1, "pos_encoding": "none"})}]
 REFINED = [{"attention_type": attention, **refinement} for attention, refinement in product(ATTENTIONS, REFINEMENTS)
            if not ("layers" in refinement and attention == "standard")]
-REFINED += [{"attention_type": attention, "score_cap": 0.05} for attention in ("standard", "gqa", "sliding_window")]
+REFINED += [{"attention_type": attention, "attn_logit_softcapping": 0.05} for attention in ("standard", "gqa", "sliding_window")]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def tokenizer() -> Tokenizer:
 def small(**choices: str | bool) -> Transformer:
     "A small random model in double precision with these parts."
     shared = 4 if choices.get("attention_type") == "standard" else 2
-    config = ModelConfig(vocab_size=VOCAB, context_length=LENGTH, d_model=16, n_layers=2, n_heads=4, n_kv_heads=shared, d_ff=24,
+    config = ModelConfig(vocab_size=VOCAB, max_seq_len=LENGTH, d_model=16, n_layers=2, n_heads=4, n_kv_heads=shared, d_ff=24,
                          window=5, block_size=4, num_experts=3, **choices)
     return Transformer(config, make_generator(0)).double()
 
@@ -54,10 +55,10 @@ def batch(seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("choices", CHOICES + REFINED, ids=lambda choices: "-".join(str(value) for value in choices.values()))
 def test_one_step_lowers_the_loss_and_the_cache_changes_nothing(choices: dict, tokenizer: Tokenizer, tmp_path: Path):
     model, tokens = small(**choices), batch()
-    key_mask = torch.arange(LENGTH) >= torch.tensor([0, 3, 9])[:, None]
+    attention_mask = torch.arange(LENGTH) >= torch.tensor([0, 3, 9])[:, None]
 
     def loss() -> torch.Tensor:
-        return cross_entropy_loss(model(tokens[:, :-1], key_mask[:, :-1]), tokens[:, 1:])
+        return cross_entropy_loss(model(tokens[:, :-1], attention_mask[:, :-1]), tokens[:, 1:])
 
     before = loss()
     before.backward()
@@ -66,16 +67,16 @@ def test_one_step_lowers_the_loss_and_the_cache_changes_nothing(choices: dict, t
     assert loss() < before
 
     model.requires_grad_(False)
-    whole, cache, start, pieces = model(tokens, key_mask), KVCache(model), 0, []
+    whole, cache, start, pieces = model(tokens, attention_mask), KVCache(model), 0, []
     for size in (11, 1, 1, 7, 4):
         end = start + size
-        pieces.append(model(tokens[:, start:end], key_mask[:, :end], cache))
+        pieces.append(model(tokens[:, start:end], attention_mask[:, :end], cache))
         start = end
-    assert_close(torch.cat(pieces, dim=1)[key_mask], whole[key_mask], atol=1e-12, rtol=0)
+    assert_close(torch.cat(pieces, dim=1)[attention_mask], whole[attention_mask], atol=1e-12, rtol=0)
     assert_close(model(tokens[2:, 9:]), whole[2:, 9:], atol=1e-12, rtol=0)     # company changes nothing
 
     folder = save_checkpoint(tmp_path / "step-000001", model.float(), Config(model=model.config), tokenizer)
-    assert torch.equal(load_checkpoint(folder).model.double()(tokens, key_mask), model.double()(tokens, key_mask))
+    assert torch.equal(load_checkpoint(folder).model.double()(tokens, attention_mask), model.double()(tokens, attention_mask))
 
 
 @pytest.mark.parametrize("attention", [name for name in ATTENTIONS if name != "standard"])

@@ -19,7 +19,7 @@ GREEDY = Sampling(temperature=0)
 
 def make_model(position: str = "rope", attention: str = "standard", kv: int = 4) -> Transformer:
     "A random model in double precision, with logits far enough apart that no two tokens tie."
-    config = ModelConfig(vocab_size=V, context_length=CONTEXT, d_model=32, n_layers=3, n_heads=4, n_kv_heads=kv,
+    config = ModelConfig(vocab_size=V, max_seq_len=CONTEXT, d_model=32, n_layers=3, n_heads=4, n_kv_heads=kv,
                          attention_type=attention, pos_encoding=position,
                          tie_embeddings=False)   # tied and untrained, it would repeat its input
     model = Transformer(config, make_generator(1)).double().requires_grad_(False)
@@ -31,16 +31,16 @@ def make_model(position: str = "rope", attention: str = "standard", kv: int = 4)
 
 def greedy_by_hand(model: Transformer, prompts: list[list[int]], sizes: list[int]) -> Tensor:
     "Feed the padded prompts in pieces of the given sizes through a cache, then write greedily."
-    tokens, key_mask = left_pad(prompts)
+    tokens, attention_mask = left_pad(prompts)
     cache, start, written = KVCache(model), 0, []
     for size in sizes:
-        logits = model(tokens[:, start:start + size], key_mask[:, :start + size], cache)
+        logits = model(tokens[:, start:start + size], attention_mask[:, :start + size], cache)
         start += size
     assert start == tokens.shape[1]
     for _ in range(NEW):
         written.append(logits[:, -1].argmax(-1))
-        key_mask = torch.cat([key_mask, torch.ones(len(prompts), 1, dtype=torch.bool)], dim=1)
-        logits = model(written[-1][:, None], key_mask, cache)
+        attention_mask = torch.cat([attention_mask, torch.ones(len(prompts), 1, dtype=torch.bool)], dim=1)
+        logits = model(written[-1][:, None], attention_mask, cache)
     return torch.stack(written, dim=1)
 
 
@@ -67,9 +67,10 @@ def test_cached_greedy_is_token_for_token_the_same(parts: tuple, batch: int):
     assert len(expected.unique()) > 3   # a text that repeats one token would prove little
     for sizes in ([longest], [4, longest - 4], [1] * longest):
         assert torch.equal(greedy_by_hand(model, prompts, sizes), expected)
-    tokens, key_mask = left_pad(prompts)
+    tokens, attention_mask = left_pad(prompts)
     for use_cache in (True, False):
-        assert torch.equal(generate(model, tokens, NEW, sampling=GREEDY, key_mask=key_mask, use_cache=use_cache), expected)
+        new = generate(model, tokens, NEW, sampling=GREEDY, attention_mask=attention_mask, use_cache=use_cache)
+        assert torch.equal(new, expected)
 
 
 @settings(max_examples=40, deadline=None)

@@ -269,7 +269,7 @@ def adapter(tmp_path: Path) -> Path:
 
 def tiny() -> Transformer:
     "A model of ours."
-    sizes = {"vocab_size": 300, "context_length": 16, "d_model": 12, "n_layers": 2, "n_heads": 2, "n_kv_heads": 2}
+    sizes = {"vocab_size": 300, "max_seq_len": 16, "d_model": 12, "n_layers": 2, "n_heads": 2, "n_kv_heads": 2}
     return Transformer(make_config({"model": sizes}).model, make_generator(0))
 
 
@@ -377,7 +377,7 @@ def test_trainer(tmp_path: Path) -> None:
     text = tmp_path / "words.txt"
     threes = product("acegik", "bdfhj", "lmnop")
     text.write_text("\n\n".join(f"the {a} sat on the {b} and the {b} sat on the {c}" for a, b, c in threes))
-    sizes = dict(vocab_size=300, context_length=16, d_model=16, n_layers=2, n_heads=2)
+    sizes = dict(vocab_size=300, max_seq_len=16, d_model=16, n_layers=2, n_heads=2)
     training = {"max_steps": 4, "batch_size": 2, "warmup_steps": 1, "schedule": "constant", "dtype": "float32", "device": "cpu"}
     config = make_config({"model": sizes, "training": training, "data": {"corpus": str(text), "held_out": 0.2}})
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from geminiq.data.dataset import IGNORE
+from geminiq.data.dataset import IGNORE_INDEX
 from geminiq.training.losses import chunked_cross_entropy_loss, cross_entropy_loss
 from geminiq.utils.device import make_generator
 
@@ -23,7 +23,7 @@ def example(n: int, d_model: int, vocab: int, seed: int = 0, dtype: torch.dtype 
     features = torch.randn(n, d_model, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
     weight = torch.randn(vocab, d_model, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
     targets = torch.randint(vocab, (n,), generator=generator)
-    targets[torch.rand(n, generator=generator) < 0.25] = IGNORE
+    targets[torch.rand(n, generator=generator) < 0.25] = IGNORE_INDEX
     return features, weight, targets
 
 
@@ -42,7 +42,7 @@ def test_equals_the_loss_of_all_logits(n: int, d_model: int, vocab: int, chunk: 
 
 def test_equals_pytorch_with_smoothing_and_targets_that_do_not_count() -> None:
     features, weight, targets = example(40, 6, 30)
-    theirs = F.cross_entropy(features @ weight.T, targets, ignore_index=IGNORE, label_smoothing=0.2)
+    theirs = F.cross_entropy(features @ weight.T, targets, ignore_index=IGNORE_INDEX, label_smoothing=0.2)
     for ours in (cross_entropy_loss(features @ weight.T, targets, label_smoothing=0.2),
                  chunked_cross_entropy_loss(features, weight, targets, chunk=7, label_smoothing=0.2)):
         assert_close(ours, theirs, atol=1e-14, rtol=1e-14)

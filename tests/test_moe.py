@@ -55,10 +55,10 @@ def tokens(n: int, d_model: int, seed: int) -> Tensor:   # (n, D)
 @st.composite
 def layers(draw_from: st.DrawFn, cls: type = MoELayer, **more: st.SearchStrategy) -> tuple[MoELayer, Tensor]:
     """A layer of any shape, and tokens for it."""
-    n_experts, d_model, seed = draw_from(st.integers(1, 9)), draw_from(st.integers(1, 7)), draw_from(st.integers(0, 999))
-    layer = cls(d_model, n_experts, draw_from(st.integers(1, n_experts)), d_ff=draw_from(st.integers(1, 6)),
+    num_experts, d_model, seed = draw_from(st.integers(1, 9)), draw_from(st.integers(1, 7)), draw_from(st.integers(0, 999))
+    layer = cls(d_model, num_experts, draw_from(st.integers(1, num_experts)), d_ff=draw_from(st.integers(1, 6)),
                 ffn_type=draw_from(st.sampled_from(sorted(FEED_FORWARDS))),
-                n_shared_experts=draw_from(st.integers(0, 2)), bias=draw_from(st.booleans()),
+                num_shared_experts=draw_from(st.integers(0, 2)), bias=draw_from(st.booleans()),
                 softmax_first=draw_from(st.sampled_from([None, True])),
                 **{name: draw_from(values) for name, values in more.items()})
     return draw(layer, seed), tokens(draw_from(st.integers(0, 25)), d_model, seed)
@@ -123,9 +123,9 @@ def test_shape_and_mask_of_a_batch(case: tuple[MoELayer, Tensor], seed: int) -> 
     assert not output[~mask].any()
 
 
-def places(experts: Tensor, n_experts: int, capacity: int) -> Tensor:   # (n, k) bool
+def places(experts: Tensor, num_experts: int, capacity: int) -> Tensor:  # (n, k) bool
     """Which choices find a place, handed out one by one: first choices first, by position."""
-    kept, free = torch.zeros_like(experts, dtype=torch.bool), [capacity] * n_experts
+    kept, free = torch.zeros_like(experts, dtype=torch.bool), [capacity] * num_experts
     for choice in range(experts.shape[1]):
         for token in range(len(experts)):
             expert = int(experts[token, choice])
@@ -190,19 +190,19 @@ def test_unlimited_capacity_is_the_layer_without(factor: float | None) -> None:
     assert limited.dropped == 0
 
 
-@given(n=st.integers(0, 20), n_experts=st.integers(1, 9), seed=st.integers(0, 999), capacity=st.integers(1, 9), data=st.data())
-def test_dispatch(n: int, n_experts: int, seed: int, capacity: int, data: st.DataObject) -> None:
-    top_k = data.draw(st.integers(1, n_experts))
-    experts = torch.rand(n, n_experts, generator=make_generator(seed)).topk(top_k).indices
-    own = dispatch(experts, n_experts, capacity)
+@given(n=st.integers(0, 20), num_experts=st.integers(1, 9), seed=st.integers(0, 999), capacity=st.integers(1, 9), data=st.data())
+def test_dispatch(n: int, num_experts: int, seed: int, capacity: int, data: st.DataObject) -> None:
+    top_k = data.draw(st.integers(1, num_experts))
+    experts = torch.rand(n, num_experts, generator=make_generator(seed)).topk(top_k).indices
+    own = dispatch(experts, num_experts, capacity)
     choices = experts.T.flatten()
-    assert len(own) == n_experts
+    assert len(own) == num_experts
     for expert, numbers in enumerate(own):
         assert (choices[numbers] == expert).all()
         assert numbers.tolist() == sorted(numbers.tolist())
     kept = torch.zeros(n * top_k, dtype=torch.bool)
     kept[torch.cat(own)] = True
-    assert torch.equal(kept.view(top_k, n).T, places(experts, n_experts, capacity))
+    assert torch.equal(kept.view(top_k, n).T, places(experts, num_experts, capacity))
 
 
 def test_idle_experts_have_gradients() -> None:
@@ -238,7 +238,7 @@ def test_a_layer_can_be_copied_after_training() -> None:
 @pytest.mark.parametrize("n_tokens", [0, 5])
 def test_dtypes(grad: bool, n_tokens: int) -> None:
     """The answer has the dtype a plain feed-forward layer gives; the router decides in at least float32."""
-    layer = MoELayer(MODEL, 4, 2, n_shared_experts=1)
+    layer = MoELayer(MODEL, 4, 2, num_shared_experts=1)
     x = torch.randn(n_tokens, MODEL, generator=make_generator(0))
     coarse = copy.deepcopy(layer).bfloat16()
     with torch.set_grad_enabled(grad):
@@ -264,13 +264,13 @@ def test_noise_only_while_training_and_learned() -> None:
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: Router(MODEL, 4, 5), "top_k 5 of n_experts 4"),
-    (lambda: Router(MODEL, 4, 0), "top_k 0 of n_experts 4"),
-    (lambda: MoELayer(MODEL, 0, 0), "top_k 0 of n_experts 0"),
-    (lambda: MoELayer(MODEL, -1, 1), "top_k 1 of n_experts -1"),
+    (lambda: Router(MODEL, 4, 5), "top_k 5 of num_experts 4"),
+    (lambda: Router(MODEL, 4, 0), "top_k 0 of num_experts 4"),
+    (lambda: MoELayer(MODEL, 0, 0), "top_k 0 of num_experts 0"),
+    (lambda: MoELayer(MODEL, -1, 1), "top_k 1 of num_experts -1"),
     (lambda: Router(MODEL, 4, 1, softmax_first=False), "softmax_first"),
     (lambda: MoELayer(MODEL, 4, 2, ffn_type="swigly"), "did you mean swiglu"),
-    (lambda: MoELayer(MODEL, 4, 2, n_shared_experts=-1), "n_shared_experts -1"),
+    (lambda: MoELayer(MODEL, 4, 2, num_shared_experts=-1), "num_shared_experts -1"),
     (lambda: Expert(MODEL, ffn_type="swigly"), "did you mean swiglu"),
     (lambda: SparseMoE(MODEL, 4, 2, capacity_factor=0), "capacity_factor 0"),
     (lambda: SparseMoE(MODEL, 4, 2, capacity_factor=-1.0), "capacity_factor -1.0"),
@@ -291,32 +291,32 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tensor, "float", Tensor.double)
 
 
-def renamed(state: dict[str, Tensor], n_experts: int) -> dict[str, Tensor]:
+def renamed(state: dict[str, Tensor], num_experts: int) -> dict[str, Tensor]:
     """Weights or gradients of a layer of transformers by the names of geminiq; its experts are stacked."""
     names = {"router.score.weight": state["gate.weight"]}
-    for e in range(n_experts):
+    for e in range(num_experts):
         gate, up = state["experts.gate_up_proj"][e].chunk(2)
         for name, weight in (("gate", gate), ("up", up), ("down", state["experts.down_proj"][e])):
             names[f"experts.{e}.feed_forward.{name}.weight"] = weight
     return names
 
 
-def mixtral(n_experts: int, top_k: int) -> nn.Module:
+def mixtral(num_experts: int, top_k: int) -> nn.Module:
     """The sparse layer of Mixtral."""
-    config = MixtralConfig(hidden_size=MODEL, intermediate_size=10, num_local_experts=n_experts,
+    config = MixtralConfig(hidden_size=MODEL, intermediate_size=10, num_local_experts=num_experts,
                            num_experts_per_tok=top_k, experts_implementation="eager")
     return modeling_mixtral.MixtralSparseMoeBlock(config)
 
 
-def qwen3(n_experts: int, top_k: int, norm_topk_prob: bool = True) -> nn.Module:
+def qwen3(num_experts: int, top_k: int, norm_topk_prob: bool = True) -> nn.Module:
     """The sparse layer of Qwen3-MoE."""
-    config = Qwen3MoeConfig(hidden_size=MODEL, moe_intermediate_size=10, num_experts=n_experts,
+    config = Qwen3MoeConfig(hidden_size=MODEL, moe_intermediate_size=10, num_experts=num_experts,
                             num_experts_per_tok=top_k, norm_topk_prob=norm_topk_prob, experts_implementation="eager")
     return modeling_qwen3_moe.Qwen3MoeSparseMoeBlock(config)
 
 
 @pytest.mark.usefixtures("exact")
-@pytest.mark.parametrize(("reference", "n_experts", "top_k", "softmax_first"), [
+@pytest.mark.parametrize(("reference", "num_experts", "top_k", "softmax_first"), [
     (mixtral(8, 2), 8, 2, False),
     (mixtral(5, 3), 5, 3, False),
     (mixtral(4, 4), 4, 4, False),
@@ -324,11 +324,11 @@ def qwen3(n_experts: int, top_k: int, norm_topk_prob: bool = True) -> nn.Module:
     (qwen3(8, 3, norm_topk_prob=False), 8, 3, True),
     (qwen3(8, 1, norm_topk_prob=False), 8, 1, None),
 ])
-def test_layer_of_transformers(reference: nn.Module, n_experts: int, top_k: int, softmax_first: bool | None) -> None:
+def test_layer_of_transformers(reference: nn.Module, num_experts: int, top_k: int, softmax_first: bool | None) -> None:
     """The same answers, and the same gradients of the input and of every weight."""
     draw(reference, seed=0)
-    layer = MoELayer(MODEL, n_experts, top_k, d_ff=10, softmax_first=softmax_first).double()
-    layer.load_state_dict(renamed(reference.state_dict(), n_experts))
+    layer = MoELayer(MODEL, num_experts, top_k, d_ff=10, softmax_first=softmax_first).double()
+    layer.load_state_dict(renamed(reference.state_dict(), num_experts))
     inputs = [tokens(28, MODEL, seed=0).view(2, 14, MODEL).requires_grad_() for _ in range(2)]
     output, expected = layer(inputs[0]), reference(inputs[1])
     assert output.dtype == expected.dtype == torch.float64
@@ -336,40 +336,40 @@ def test_layer_of_transformers(reference: nn.Module, n_experts: int, top_k: int,
     output.square().sum().backward()
     expected.square().sum().backward()
     assert_close(inputs[0].grad, inputs[1].grad, **CLOSE)
-    theirs = renamed({name: parameter.grad for name, parameter in reference.named_parameters()}, n_experts)
+    theirs = renamed({name: parameter.grad for name, parameter in reference.named_parameters()}, num_experts)
     for name, parameter in layer.named_parameters():
         assert_close(parameter.grad, theirs[name], **CLOSE)
 
 
 @pytest.mark.usefixtures("exact")
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize(("n_experts", "top_k"), [(8, 2), (4, 1), (5, 5)])
-def test_balance_loss_of_transformers(n_experts: int, top_k: int, masked: bool) -> None:
-    logits = [tokens(30, n_experts, seed=0).requires_grad_() for _ in range(2)]
+@pytest.mark.parametrize(("num_experts", "top_k"), [(8, 2), (4, 1), (5, 5)])
+def test_balance_loss_of_transformers(num_experts: int, top_k: int, masked: bool) -> None:
+    logits = [tokens(30, num_experts, seed=0).requires_grad_() for _ in range(2)]
     attention = (torch.rand(3, 10, generator=make_generator(1)) < 0.7).long() if masked else None
     ours = load_balancing_loss(logits[0], logits[0].topk(top_k).indices, attention.bool().flatten() if masked else None)
-    theirs = modeling_mixtral.load_balancing_loss_func((logits[1],), n_experts, top_k, attention)
+    theirs = modeling_mixtral.load_balancing_loss_func((logits[1],), num_experts, top_k, attention)
     assert ours.dtype == theirs.dtype == torch.float64
     assert_close(ours, theirs, **CLOSE)
     assert_close(*(torch.autograd.grad(loss, z)[0] for loss, z in zip((ours, theirs), logits, strict=True)), **CLOSE)
 
 
-@given(n=st.integers(0, 20), n_experts=st.integers(1, 9), seed=st.integers(0, 999), data=st.data())
-def test_losses_by_definition(n: int, n_experts: int, seed: int, data: st.DataObject) -> None:
+@given(n=st.integers(0, 20), num_experts=st.integers(1, 9), seed=st.integers(0, 999), data=st.data())
+def test_losses_by_definition(n: int, num_experts: int, seed: int, data: st.DataObject) -> None:
     """Token by token; padding does not count; equal probabilities cost exactly k."""
-    top_k = data.draw(st.integers(1, n_experts))
-    logits = tokens(n, n_experts, seed)
+    top_k = data.draw(st.integers(1, num_experts))
+    logits = tokens(n, num_experts, seed)
     experts = logits.topk(top_k).indices
     mask = torch.rand(n, generator=make_generator(seed)) < 0.7
     real = mask.nonzero().flatten().tolist()
-    counts, probabilities, squares = [0] * n_experts, torch.zeros(n_experts, dtype=torch.float64), 0.0
+    counts, probabilities, squares = [0] * num_experts, torch.zeros(num_experts, dtype=torch.float64), 0.0
     for token in real:
         for expert in experts[token].tolist():
             counts[expert] += 1
         probabilities += logits[token].softmax(-1)
         squares += float(logits[token].exp().sum().log()) ** 2
     number = max(len(real), 1)
-    balance = n_experts * sum(c * float(p) for c, p in zip(counts, probabilities, strict=True)) / number**2
+    balance = num_experts * sum(c * float(p) for c, p in zip(counts, probabilities, strict=True)) / number**2
     assert load_balancing_loss(logits, experts, mask).item() == pytest.approx(balance, abs=1e-12)
     assert router_z_loss(logits, mask).item() == pytest.approx(squares / number, abs=1e-12)
     if n:

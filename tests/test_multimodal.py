@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 from transformers.models.llama import modeling_llama
 
-from geminiq.data.dataset import IGNORE
+from geminiq.data.dataset import IGNORE_INDEX
 from geminiq.data.tokenizer import train_tokenizer
 from geminiq.generation.beam_search import beam_search
 from geminiq.generation.cache import KVCache
@@ -106,9 +106,9 @@ def llava(monkeypatch: pytest.MonkeyPatch) -> tuple[VisionLanguageModel, LlavaFo
         for p in reference.parameters():   # so far from 0, in norms from 1, that each number counts
             noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
             p.copy_(p + 0.1 * noise if p.ndim == 1 else 0.3 * noise)
-    encoder = VisionEncoder(VisionConfig(image_size=12, patch_size=4, n_channels=3, d_model=16, n_layers=3, n_heads=4, d_ff=24,
+    encoder = VisionEncoder(VisionConfig(image_size=12, patch_size=4, num_channels=3, d_model=16, n_layers=3, n_heads=4, d_ff=24,
                                          norm_eps=eye.layer_norm_eps, activation="quick_gelu", embedding_norm=True))
-    language = Transformer(ModelConfig(vocab_size=V, context_length=64, d_model=24, n_layers=2, n_heads=4, attention_type="gqa",
+    language = Transformer(ModelConfig(vocab_size=V, max_seq_len=64, d_model=24, n_layers=2, n_heads=4, attention_type="gqa",
                                        n_kv_heads=2, d_ff=40, norm_eps=1e-3, tie_embeddings=False))
     model = VisionLanguageModel(encoder, MLPProjector(16, 24), language, IMAGE, feature_layer=-2).double().eval()
     state = {renamed(name): p for name, p in reference.named_parameters()}
@@ -124,26 +124,26 @@ ROWS = [[1, 2, 3, IMAGE, 4], [5, 6, 8], [IMAGE, 2, 9, IMAGE, 3, 11, 12, 13], [IM
 def test_llava_logits(llava: tuple) -> None:
     """At all positions of the text, in a padded batch; transformers wants each image token as often as there are patches."""
     model, reference = llava
-    tokens, key_mask = left_pad(ROWS)
+    tokens, attention_mask = left_pad(ROWS)
     images = random(4, 3, 12, 12)
-    row = splice(tokens, IMAGE, 9, key_mask)
-    positions = (row.key_mask.cumsum(-1) - 1).clamp(min=0)
-    theirs = reference(input_ids=row.tokens, pixel_values=images, attention_mask=row.key_mask.long(),
+    row = splice(tokens, IMAGE, 9, attention_mask)
+    positions = (row.attention_mask.cumsum(-1) - 1).clamp(min=0)
+    theirs = reference(input_ids=row.tokens, pixel_values=images, attention_mask=row.attention_mask.long(),
                        position_ids=positions).logits
-    ours = model(tokens, images, key_mask)
+    ours = model(tokens, images, attention_mask)
     for i in range(len(ROWS)):
-        agree(ours[i][key_mask[i]], theirs[i][row.places[i][key_mask[i]]])
+        agree(ours[i][attention_mask[i]], theirs[i][row.places[i][attention_mask[i]]])
 
 
 @torch.no_grad()
 def test_llava_writes_the_same(llava: tuple) -> None:
     model, reference = llava
-    tokens, key_mask = left_pad(ROWS)
+    tokens, attention_mask = left_pad(ROWS)
     images = random(4, 3, 12, 12)
-    row = splice(tokens, IMAGE, 9, key_mask)
-    theirs = reference.generate(input_ids=row.tokens, pixel_values=images, attention_mask=row.key_mask.long(), do_sample=False,
-                                max_new_tokens=10, pad_token_id=0, suppress_tokens=[IMAGE])
-    ours = generate_from_images(model, tokens, images, 10, key_mask, sampling=GREEDY)
+    row = splice(tokens, IMAGE, 9, attention_mask)
+    theirs = reference.generate(input_ids=row.tokens, pixel_values=images, attention_mask=row.attention_mask.long(),
+                                do_sample=False, max_new_tokens=10, pad_token_id=0, suppress_tokens=[IMAGE])
+    ours = generate_from_images(model, tokens, images, 10, attention_mask, sampling=GREEDY)
     assert ours.unique().numel() > 3
     assert torch.equal(ours, theirs[:, row.tokens.shape[1]:])
 
@@ -152,10 +152,10 @@ def test_llava_gradients(llava: tuple) -> None:
     """Of the loss on two answers, number by number; the last block of the encoder and its norm are not read."""
     model, reference = llava
     tokens, images = torch.tensor([[1, IMAGE, 3, 4], [IMAGE, 5, 6, 9]]), random(2, 3, 12, 12)
-    targets = torch.tensor([[IGNORE, 5, 6, 8], [2, IGNORE, IGNORE, 3]])
+    targets = torch.tensor([[IGNORE_INDEX, 5, 6, 8], [2, IGNORE_INDEX, IGNORE_INDEX, 3]])
     cross_entropy_loss(model(tokens, images), targets).backward()
     row = splice(tokens, IMAGE, 9)
-    longer = torch.full_like(row.tokens, IGNORE).scatter(1, row.places, targets)
+    longer = torch.full_like(row.tokens, IGNORE_INDEX).scatter(1, row.places, targets)
     cross_entropy_loss(reference(input_ids=row.tokens, pixel_values=images).logits, longer).backward()
     theirs = {renamed(name): p.grad for name, p in reference.named_parameters()}
     largest = max(gradient.abs().max() for gradient in theirs.values() if gradient is not None)
@@ -271,22 +271,22 @@ def test_the_generator_alone_decides_the_first_weights(make: Callable) -> None:
        n=st.integers(1, 4), padded_right=st.booleans())
 def test_splice(rows: list[list[int]], n: int, padded_right: bool) -> None:
     """Row by row in lists: the same tokens, whichever side the padding was on."""
-    tokens, key_mask = left_pad(rows)
+    tokens, attention_mask = left_pad(rows)
     if padded_right:
-        tokens, key_mask = (torch.stack([part.roll(len(row)) for part, row in zip(parts, rows, strict=True)])
-                            for parts in (tokens, key_mask))
-    row = splice(tokens, IMAGE, n, key_mask)
-    mask = torch.ones_like(row.tokens, dtype=torch.bool) if row.key_mask is None else row.key_mask
+        tokens, attention_mask = (torch.stack([part.roll(len(row)) for part, row in zip(parts, rows, strict=True)])
+                            for parts in (tokens, attention_mask))
+    row = splice(tokens, IMAGE, n, attention_mask)
+    mask = torch.ones_like(row.tokens, dtype=torch.bool) if row.attention_mask is None else row.attention_mask
     longest = max(sum(n if token == IMAGE else 1 for token in padded) for padded in tokens.tolist())
     assert row.tokens.shape == mask.shape == (len(rows), longest)
     for i, text in enumerate(rows):
         longer = [token for token in text for _ in range(n if token == IMAGE else 1)]
         assert row.tokens[i][mask[i]].tolist() == longer
-        places = row.places[i][key_mask[i]].tolist()
+        places = row.places[i][attention_mask[i]].tolist()
         first = int(mask[i].nonzero()[0])
         assert places == [first + sum(n if t == IMAGE else 1 for t in text[:k + 1]) - 1 for k in range(len(text))]
-    if row.key_mask is not None:
-        assert not row.key_mask.all()
+    if row.attention_mask is not None:
+        assert not row.attention_mask.all()
 
 
 # The model
@@ -295,8 +295,9 @@ def test_splice(rows: list[list[int]], n: int, padded_right: bool) -> None:
 def make_model(fusion: str, projector: Callable = MLPProjector, position: str = "rope", **how: object) -> VisionLanguageModel:
     """A random model in double precision, with open gates and logits far enough apart."""
     generator = make_generator(1)
-    encoder = VisionEncoder(VisionConfig(image_size=8, patch_size=4, n_channels=2, d_model=12, n_layers=3, n_heads=2), generator)
-    language = Transformer(ModelConfig(vocab_size=V, context_length=96, d_model=16, n_layers=3, n_heads=2, pos_encoding=position,
+    sizes = {"image_size": 8, "patch_size": 4, "num_channels": 2, "d_model": 12, "n_layers": 3, "n_heads": 2}
+    encoder = VisionEncoder(VisionConfig(**sizes), generator)
+    language = Transformer(ModelConfig(vocab_size=V, max_seq_len=96, d_model=16, n_layers=3, n_heads=2, pos_encoding=position,
                                        tie_embeddings=False), generator)
     projector = projector(12, 16, generator=generator)
     model = VisionLanguageModel(encoder, projector, language, IMAGE, fusion, generator=generator, **how).double()
@@ -325,9 +326,9 @@ def pictures(n: int = 6) -> Tensor:
 def test_each_row_alone(fusion: str, how: dict) -> None:
     """One, no, two and three pictures in a row, padded on the left; and the gradient flows to the pictures of each."""
     model, images = make_model(fusion, **how), pictures()
-    tokens, key_mask = left_pad(BATCH)
-    together = model(tokens, images, key_mask)
-    for row, mask, text, own in zip(together, key_mask, BATCH, OWN, strict=True):
+    tokens, attention_mask = left_pad(BATCH)
+    together = model(tokens, images, attention_mask)
+    for row, mask, text, own in zip(together, attention_mask, BATCH, OWN, strict=True):
         agree(row[mask], model(torch.tensor([text]), images[own])[0])
     text = torch.tensor(BATCH[1:2])
     assert torch.equal(model(text), model.language(text))
@@ -337,10 +338,10 @@ def test_each_row_alone(fusion: str, how: dict) -> None:
 def test_gradient_flows_everywhere(fusion: str, how: dict) -> None:
     """Into every parameter that is read, and into every picture; a bias of keys has none, softmax ignores it."""
     model, images = make_model(fusion, **how), pictures().requires_grad_()
-    tokens, key_mask = left_pad(BATCH)
-    targets = torch.randint(V, tokens.shape, generator=make_generator(0)).masked_fill(~key_mask, IGNORE)
-    targets[3, :-1] = IGNORE
-    cross_entropy_loss(model(tokens, images, key_mask), targets).backward()
+    tokens, attention_mask = left_pad(BATCH)
+    targets = torch.randint(V, tokens.shape, generator=make_generator(0)).masked_fill(~attention_mask, IGNORE_INDEX)
+    targets[3, :-1] = IGNORE_INDEX
+    cross_entropy_loss(model(tokens, images, attention_mask), targets).backward()
     assert (images.grad.flatten(1).abs().amax(1) > 0).all()
     layer = how.get("feature_layer")
     unread = [] if layer is None else ["vision.norm.", *(f"vision.blocks.{i}." for i in range(layer % 4, 3))]
@@ -370,15 +371,15 @@ def test_closed_gates_leave_the_language_model_alone() -> None:
     model = make_model("cross_attention")
     for block in model.language.blocks:
         nn.init.zeros_(block.cross.gates)
-    tokens, key_mask = left_pad(BATCH)
-    assert torch.equal(model(tokens, pictures(), key_mask), model.language(tokens, key_mask))
+    tokens, attention_mask = left_pad(BATCH)
+    assert torch.equal(model(tokens, pictures(), attention_mask), model.language(tokens, attention_mask))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("layer", "keep_cls"), [(None, False), (None, True), (-2, False), (0, True), (3, False)])
 def test_what_is_shown(layer: int | None, keep_cls: bool) -> None:
     model, images = make_model("splice", feature_layer=layer, keep_cls=keep_cls), pictures(2)
-    shown = model.vision(images) if layer is None else model.vision.features(images, layer)
+    shown = model.vision(images) if layer is None else model.vision.hidden_states(images, layer)
     agree(model.look(images), model.projector(shown[:, 0 if keep_cls else 1:]))
 
 
@@ -397,26 +398,26 @@ def by_loops(model: VisionLanguageModel, text: list[int], images: Tensor, steps:
 def test_writing_with_a_cache(fusion: str, how: dict) -> None:
     """A batch of different lengths and numbers of pictures; the encoder looks once; beams of one write the same."""
     model, images = make_model(fusion, **how), pictures()
-    tokens, key_mask = left_pad(BATCH)
+    tokens, attention_mask = left_pad(BATCH)
     expected = [by_loops(model, text, images[own], 12) for text, own in zip(BATCH, OWN, strict=True)]
     assert len({token for row in expected for token in row}) > 3
     calls = []
     model.vision.patches.register_forward_hook(lambda *_: calls.append(1))
     for use_cache in (True, False):
-        written = generate_from_images(model, tokens, images, 12, key_mask, sampling=GREEDY, use_cache=use_cache)
+        written = generate_from_images(model, tokens, images, 12, attention_mask, sampling=GREEDY, use_cache=use_cache)
         assert written.tolist() == expected
     assert len(calls) == 2
-    seeing = Seeing(model, tokens, images, key_mask)
-    for n_beams in (1, 3):
-        cached, again = (beam_search(seeing, seeing.tokens, 6, n_beams, n_return=n_beams, key_mask=seeing.key_mask,
-                                     use_cache=use_cache) for use_cache in (True, False))
+    seeing = Seeing(model, tokens, images, attention_mask)
+    for num_beams in (1, 3):
+        cached, again = (beam_search(seeing, seeing.tokens, 6, num_beams, num_return_sequences=num_beams,
+                                     attention_mask=seeing.attention_mask, use_cache=use_cache) for use_cache in (True, False))
         assert [[beam.tokens for beam in row] for row in cached] == [[beam.tokens for beam in row] for row in again]
         agree(*(torch.tensor([[beam.score for beam in row] for row in found], dtype=torch.float64) for found in (cached, again)))
-        if n_beams == 1:
+        if num_beams == 1:
             assert [row[0].tokens for row in cached] == [row[:6] for row in expected]
     for i, (text, own) in enumerate(zip(BATCH, OWN, strict=True)):     # the beams of a row see the pictures of this row
         alone = Seeing(model, torch.tensor([text]), images[own])
-        assert beam_search(alone, alone.tokens, 6, 3, key_mask=alone.key_mask)[0][0].tokens == cached[i][0].tokens
+        assert beam_search(alone, alone.tokens, 6, 3, attention_mask=alone.attention_mask)[0][0].tokens == cached[i][0].tokens
 
 
 @torch.no_grad()
@@ -424,30 +425,30 @@ def test_writing_with_a_cache(fusion: str, how: dict) -> None:
 def test_a_prompt_in_pieces(fusion: str) -> None:
     """Through a cache in any pieces, also across a picture: the features of the whole."""
     model, images = make_model(fusion), pictures()
-    tokens, key_mask = left_pad(BATCH)
-    seeing = Seeing(model, tokens, images, key_mask)
+    tokens, attention_mask = left_pad(BATCH)
+    seeing = Seeing(model, tokens, images, attention_mask)
     T = seeing.tokens.shape[1]
-    whole = seeing.features(seeing.tokens, seeing.key_mask)
+    whole = seeing.hidden_states(seeing.tokens, seeing.attention_mask)
     for cuts in ([0, 2, 3, T], [0, 1, T - 1, T]):
         cache = KVCache(seeing)
-        pieces = [seeing.features(seeing.tokens[:, a:b], seeing.key_mask[:, :b], cache)
+        pieces = [seeing.hidden_states(seeing.tokens[:, a:b], seeing.attention_mask[:, :b], cache)
                   for a, b in pairwise(cuts)]
-        agree(torch.cat(pieces, dim=1)[seeing.key_mask], whole[seeing.key_mask])
+        agree(torch.cat(pieces, dim=1)[seeing.attention_mask], whole[seeing.attention_mask])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_an_image_token_is_never_written(fusion: str) -> None:
     model = make_model(fusion)
-    nn.init.zeros_(model.language.head.weight)
-    model.language.head.weight[IMAGE] = 1.0
+    nn.init.zeros_(model.language.lm_head.weight)
+    model.language.lm_head.weight[IMAGE] = 1.0
     tokens = torch.tensor([[1, IMAGE, 2]])
     drawn = generate_from_images(model, tokens, pictures(1), 60, generator=make_generator(0))
     assert (drawn != IMAGE).all()
 
 
 def test_images_are_looked_at_without_dropout() -> None:
-    encoder = VisionEncoder(VisionConfig(image_size=8, patch_size=4, n_channels=2, d_model=12, n_heads=2, dropout=0.5))
+    encoder = VisionEncoder(VisionConfig(image_size=8, patch_size=4, num_channels=2, d_model=12, n_heads=2, dropout=0.5))
     language = Transformer(ModelConfig(vocab_size=V, d_model=16, n_layers=1, n_heads=2, dropout=0.5))
     model = VisionLanguageModel(encoder, LinearProjector(12, 16), language, IMAGE).double()
     tokens, images = torch.tensor([[IMAGE, 3]]), pictures(1)
@@ -509,7 +510,7 @@ def test_texts_with_pictures() -> None:
     assert ids == [777, *tokenizer.encode("what is"), 777, *tokenizer.encode(" this?")]
     assert encode_with_images(tokenizer, "a ring", 777) == tokenizer.encode("a ring")
     inputs, targets = answer_targets([4, 777, 5], [6, 3])
-    assert inputs.tolist() == [4, 777, 5, 6] and targets.tolist() == [IGNORE, IGNORE, 6, 3]
+    assert inputs.tolist() == [4, 777, 5, 6] and targets.tolist() == [IGNORE_INDEX, IGNORE_INDEX, 6, 3]
 
 
 def test_the_vision_classes_are_here_too() -> None:

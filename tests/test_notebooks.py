@@ -1,11 +1,15 @@
 """The notebooks: exported, clean, and running from top to bottom with the outputs that were saved."""
 
+import ast
 import filecmp
 import os
+import re
 import shutil
 import subprocess
 import sys
-from itertools import groupby
+from graphlib import TopologicalSorter
+from importlib.util import resolve_name
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import nbformat
@@ -70,16 +74,53 @@ def imports(path: Path) -> list[tuple[str, bool]]:
             for line in cell.source.splitlines() if cell.cell_type == "code" and line.startswith("from geminiq.")]
 
 
-def test_lessons_import_only_from_earlier_ones():
-    lessons = [path for path in NOTEBOOKS if path.parent.name == "nbs" and path.name[:2].isdigit()]
-    number_of = {"geminiq." + line.split()[-1]: int(path.name[:2]) for path in lessons for cell in nbformat.read(path, 4).cells
-                 for line in cell.source.splitlines() if line.startswith("#| default_exp")}
-    for path in lessons:
-        for module, exported in imports(path):
-            if module.startswith("geminiq.course."):
-                assert not exported, f"{path.name} exports a cell that needs {module}: exercises are for the reader"
-            else:
-                assert number_of[module] <= int(path.name[:2]), f"{path.name} imports the later {module}"
+def home() -> dict[str, Path]:
+    "Which notebook each module comes from."
+    return {"geminiq." + line.split()[-1]: path for path in NOTEBOOKS for cell in nbformat.read(path, 4).cells
+            for line in cell.source.splitlines() if line.startswith("#| default_exp")}
+
+
+def number(path: Path) -> int | None:
+    "The number of a lesson; None: no lesson, but a tool of the workshop, a room of the museum, a page."
+    return int(path.name[:2]) if path.parent.name == "nbs" and path.name[:2].isdigit() else None
+
+
+LESSONS = [path for path in NOTEBOOKS if number(path) is not None]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_lessons_import_only_from_earlier_ones_and_from_the_workshop(path: Path):
+    for module, exported in imports(path):
+        if module.startswith("geminiq.course."):
+            assert not exported, f"{path.name} exports a cell that needs {module}: exercises are for the reader"
+        elif home()[module].parent.name != "workshop":
+            assert number(home()[module]) <= number(path), f"{path.name} imports the later {module}"
+
+
+def imported(file: Path) -> set[str]:
+    "The modules of the package that a module imports, wherever in its code."
+    package = ".".join(file.relative_to(ROOT).parent.parts)
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            name = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module
+            found |= {name, *(f"{name}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "geminiq").rglob("*.py")
+               if not path.name.startswith("_")}
+    graph = {name: imported(path) & modules.keys() for name, path in modules.items()}
+    list(TopologicalSorter(graph).static_order())      # raises CycleError, with the circle
+
+
+def test_next_follows_the_order_of_the_course():
+    for path, following in pairwise([*LESSONS, None]):
+        text = "\n".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown")
+        assert re.findall(r"Next: \[[^\]]+\]\(([^)]+)\)", text) == ([following.name] if following else []), path.name
 
 
 def kinds(cell: NotebookNode) -> list[str]:

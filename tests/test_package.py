@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--set", "model.vocab_size=500", "--set", "model.d_model=24", "--set", "model.n_layers=1", "--set", "model.n_heads=2",
-         "--set", "model.context_length=32", "--max_steps", "3", "--batch_size", "2", "--set", "training.eval_batches=1"]
+         "--set", "model.max_seq_len=32", "--max_steps", "3", "--batch_size", "2", "--set", "training.eval_batches=1"]
 
 
 def run(*command: str | Path, folder: Path) -> str:

@@ -27,9 +27,9 @@ from geminiq.utils.device import UserError, make_generator
 FLOAT32 = {"atol": 0, "rtol": 1e-6}   # the reference computes its frequencies in float32
 
 
-def reference_speeds(kind: str, d_head: int, base: float, seq_len: int | None = None, **parameters) -> torch.Tensor:
+def reference_speeds(kind: str, head_dim: int, base: float, seq_len: int | None = None, **parameters) -> torch.Tensor:
     "The frequencies of `transformers`."
-    config = LlamaConfig(hidden_size=4 * d_head, num_attention_heads=4, head_dim=d_head, max_position_embeddings=100,
+    config = LlamaConfig(hidden_size=4 * head_dim, num_attention_heads=4, head_dim=head_dim, max_position_embeddings=100,
                          rope_parameters={"rope_type": kind, "rope_theta": base, **parameters})
     speeds, factor = ROPE_INIT_FUNCTIONS[kind](config, "cpu", seq_len)
     assert factor == 1
@@ -37,24 +37,24 @@ def reference_speeds(kind: str, d_head: int, base: float, seq_len: int | None = 
 
 
 @given(st.integers(2, 40).map(lambda pairs: 2 * pairs), st.floats(100, 1e6), st.floats(1, 32))
-def test_scalings(d_head: int, base: float, factor: float):
+def test_scalings(head_dim: int, base: float, factor: float):
     def speeds(scaling):
-        return RotaryEmbedding(d_head, base, scaling=scaling).speeds(torch.float32)
+        return RotaryEmbedding(head_dim, base, scaling=scaling).speeds(torch.float32)
 
-    assert_close(speeds(LinearScaling(factor)), reference_speeds("linear", d_head, base, factor=factor), **FLOAT32)
+    assert_close(speeds(LinearScaling(factor)), reference_speeds("linear", head_dim, base, factor=factor), **FLOAT32)
     assert_close(speeds(Llama3Scaling(factor, 1.0, 4.0, 2000)),
-                 reference_speeds("llama3", d_head, base, factor=factor, low_freq_factor=1.0, high_freq_factor=4.0,
+                 reference_speeds("llama3", head_dim, base, factor=factor, low_freq_factor=1.0, high_freq_factor=4.0,
                                   original_max_position_embeddings=2000), atol=0, rtol=1e-5)
     longer = factor * 3 - (factor - 1)   # how the dynamic variant stretches for three times the trained length
-    assert_close(speeds(NTKScaling(longer)), reference_speeds("dynamic", d_head, base, seq_len=300, factor=factor),
+    assert_close(speeds(NTKScaling(longer)), reference_speeds("dynamic", head_dim, base, seq_len=300, factor=factor),
                  atol=0, rtol=1e-5)
 
 
 @given(st.integers(1, 16).map(lambda pairs: 2 * pairs), st.integers(0, 2**31))
-def test_neighbouring_pairs(d_head: int, seed: int):
-    x = torch.randn(2, 3, 5, d_head, generator=make_generator(seed), dtype=torch.float64)
+def test_neighbouring_pairs(head_dim: int, seed: int):
+    x = torch.randn(2, 3, 5, head_dim, generator=make_generator(seed), dtype=torch.float64)
     positions = torch.randint(0, 3000, (2, 5), generator=make_generator(seed))
-    rotation = RotaryEmbedding(d_head, interleaved=True).rotation(positions, x.dtype)
+    rotation = RotaryEmbedding(head_dim, interleaved=True).rotation(positions, x.dtype)
     theirs = apply_rotary_pos_emb(x.transpose(1, 2), rotation.sine[:, 0], rotation.cosine[:, 0]).transpose(1, 2)
     assert_close(rotate(x, rotation), theirs, atol=1e-14, rtol=0)
 
@@ -68,14 +68,14 @@ def test_slopes_for_any_number_of_heads(n_heads: int):
 @given(st.integers(1, 12), st.integers(1, 6), st.integers(0, 4), st.integers(0, 2**31))
 def test_weights_are_those_of_bloom(n_heads: int, n_tokens: int, n_padding: int, seed: int):
     "The reference's bias lacks a constant for each query, which softmax ignores."
-    key_mask = torch.ones(1, n_padding + n_tokens, dtype=torch.bool)
-    key_mask[0, :n_padding] = False
-    length = key_mask.shape[1]
-    theirs = build_alibi_tensor(key_mask, n_heads, torch.float64).view(1, n_heads, 1, length)
-    positions = key_positions(length, key_mask)
+    attention_mask = torch.ones(1, n_padding + n_tokens, dtype=torch.bool)
+    attention_mask[0, :n_padding] = False
+    length = attention_mask.shape[1]
+    theirs = build_alibi_tensor(attention_mask, n_heads, torch.float64).view(1, n_heads, 1, length)
+    positions = key_positions(length, attention_mask)
     ours = distance_bias(ALiBi(n_heads).slopes(), positions, positions, torch.float64)
     scores = torch.randn(1, n_heads, length, length, dtype=torch.float64, generator=make_generator(seed))
-    past = key_mask & torch.ones(length, length, dtype=torch.bool).tril()
+    past = attention_mask & torch.ones(length, length, dtype=torch.bool).tril()
     a, b = ((scores + bias).masked_fill(~past, -torch.inf).softmax(-1)[:, :, n_padding:] for bias in (ours, theirs))
     assert_close(a, b, atol=1e-7, rtol=0)   # their slopes are in float32
 

@@ -220,9 +220,9 @@ def test_greedy_and_beam_texts(pair: Pair) -> None:
     tokens, mask = (part[:, 6:] for part in texts())
     how = {"attention_mask": mask.long(), "max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
     theirs = pair.theirs.generate(tokens, **how)[:, tokens.shape[1]:]
-    assert torch.equal(generate(pair.ours, tokens, 12, key_mask=mask, sampling=Sampling(temperature=0)), theirs)
+    assert torch.equal(generate(pair.ours, tokens, 12, attention_mask=mask, sampling=Sampling(temperature=0)), theirs)
     theirs = pair.theirs.generate(tokens, num_beams=3, **how)[:, tokens.shape[1]:]
-    found = beam_search(pair.ours, tokens, 12, n_beams=3, key_mask=mask)
+    found = beam_search(pair.ours, tokens, 12, num_beams=3, attention_mask=mask)
     assert [text.tokens for text, in found] == theirs.tolist()
 
 

@@ -151,7 +151,7 @@ def test_images_and_classes(tmp_path: Path) -> None:
 
 def own(**choices: object) -> Transformer:
     "A model of ours with weights of a size at which every one counts."
-    model = Transformer(ModelConfig(vocab_size=VOCAB, context_length=48, d_model=24, n_layers=3, n_heads=4, **choices))
+    model = Transformer(ModelConfig(vocab_size=VOCAB, max_seq_len=48, d_model=24, n_layers=3, n_heads=4, **choices))
     for i, p in enumerate(model.parameters()):
         p.data.normal_(1.0 if p.ndim == 1 else 0.0, 0.3, generator=make_generator(i))
     return model.eval()
@@ -159,7 +159,7 @@ def own(**choices: object) -> Transformer:
 
 WRITABLE = {
     "llama": [{}, {"tie_embeddings": False, "attention_type": "gqa", "n_kv_heads": 1, "bias": True},
-              {"rope_scaling": {"type": "llama3", "factor": 4.0, "old_length": 24}, "rope_base": 500.0, "d_head": 10}],
+              {"rope_scaling": {"type": "llama3", "factor": 4.0, "old_length": 24}, "rope_base": 500.0, "head_dim": 10}],
     "mistral": [{"attention_type": "sliding_window", "window": 5, "n_kv_heads": 2}, {"activation": "gelu"}],
     "mixtral": [{"use_moe": True, "num_experts": 3, "top_k": 2}, {"use_moe": True, "num_experts": 5, "top_k": 4, "d_ff": 20,
                 "attention_type": "sliding_window", "window": 3, "rope_scaling": {"type": "linear", "factor": 2.0}}],
@@ -306,7 +306,7 @@ def test_neither_folder_nor_name(tmp_path: Path) -> None:
 
 def test_memory_is_that_of_the_checkpoint(tmp_path: Path) -> None:
     "The highest memory of a fresh process, with what it had before it read the weights taken off."
-    large = ModelConfig(vocab_size=20_000, context_length=64, d_model=512, n_layers=12, n_heads=8, tie_embeddings=False)
+    large = ModelConfig(vocab_size=20_000, max_seq_len=64, d_model=512, n_layers=12, n_heads=8, tie_embeddings=False)
     folder = save_pretrained(tmp_path / "large", Transformer(large))
     small = save_pretrained(tmp_path / "small", Transformer(ModelConfig(n_layers=1)))
     size = sum(file.stat().st_size for file in folder.iterdir())
@@ -414,7 +414,7 @@ def test_others_write_the_same_text(tmp_path: Path) -> None:
     "A model trained here, with its tokenizer, answers a prompt in transformers as it does here; and read back, too."
     sentence = "The cat slept because it purred, and the dog did not."
     tokenizer = train_tokenizer([sentence] * 9, vocab_size=300)
-    model = Transformer(ModelConfig(vocab_size=300, context_length=64, d_model=24, n_layers=2, n_heads=3))
+    model = Transformer(ModelConfig(vocab_size=300, max_seq_len=64, d_model=24, n_layers=2, n_heads=3))
     tokens = torch.tensor([[tokenizer.eos_id, *tokenizer.encode(sentence), tokenizer.eos_id]])
     optimizer = configure_optimizer(model, 1e-2)
     for _ in range(60):

@@ -49,7 +49,7 @@ CASES = [
     Case("ViT", "five classes", EYE | {"num_labels": 5}),
     Case("ViT", "one channel, three heads", EYE | {"hidden_size": 18, "num_attention_heads": 3, "num_channels": 1}),
     Case("ViT", "quick GELU, another epsilon", EYE | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-3, "patch_size": 6}),
-    Case("ViT without a head", "features", EYE),
+    Case("ViT without a head", "hidden_states", EYE),
     llava("the layer before the last, without CLS", {}),
     llava("the last layer, with CLS, one key, tied", ALONE | {"tie_word_embeddings": True}, vision_feature_layer=-1,
           vision_feature_select_strategy="full", tie_word_embeddings=True),
@@ -118,8 +118,8 @@ def seen(case: Case, pair: Pair) -> tuple[Tensor, Tensor]:
         return pair.ours(shown), found.logits if case.family == "ViT" else found.last_hidden_state
     (tokens, mask), shown = left_pad(ROWS), images(3).to(next(pair.ours.parameters()).dtype)
     row = splice(tokens, IMAGE, pair.ours.look(shown[:1]).shape[1], mask)
-    positions = (row.key_mask.cumsum(-1) - 1).clamp(min=0)
-    theirs = pair.theirs(input_ids=row.tokens, pixel_values=shown, attention_mask=row.key_mask.long(),
+    positions = (row.attention_mask.cumsum(-1) - 1).clamp(min=0)
+    theirs = pair.theirs(input_ids=row.tokens, pixel_values=shown, attention_mask=row.attention_mask.long(),
                          position_ids=positions).logits
     places = row.places[..., None].expand(-1, -1, theirs.shape[-1])
     return pair.ours(tokens, shown, mask)[mask], theirs.gather(1, places)[mask]
@@ -166,7 +166,7 @@ only_llava = pytest.mark.parametrize("case", [case for case in CASES if case.fam
 def asked(pair: Pair, tokens: Tensor, mask: Tensor, shown: Tensor) -> dict[str, Tensor]:
     "What to tell theirs, where an image token stands as often as a picture has vectors."
     row = splice(tokens, IMAGE, pair.ours.look(shown[:1]).shape[1], mask)
-    return {"input_ids": row.tokens, "attention_mask": row.key_mask.long(), "pixel_values": shown}
+    return {"input_ids": row.tokens, "attention_mask": row.attention_mask.long(), "pixel_values": shown}
 
 
 @torch.no_grad()
@@ -183,7 +183,7 @@ def test_cached_steps(pair: Pair) -> None:
     seeing = Seeing(pair.ours, tokens, shown, mask)
     cache, start, ours = KVCache(seeing), 0, []
     for end in (told["input_ids"].shape[1], *range(whole.shape[1] - 5, whole.shape[1] - 2), whole.shape[1]):
-        ours.append(pair.ours.language.logits(seeing.features(whole[:, start:end], seen[:, :end], cache)))
+        ours.append(pair.ours.language.logits(seeing.hidden_states(whole[:, start:end], seen[:, :end], cache)))
         start = end
     assert relative(torch.cat(ours, 1)[seen], theirs[seen]) < 1e-9
 
@@ -210,7 +210,7 @@ def test_greedy_and_beam_texts(pair: Pair) -> None:
     assert torch.equal(generate_from_images(pair.ours, tokens, shown, 10, mask, sampling=Sampling(temperature=0)), theirs)
     theirs = pair.theirs.generate(**told, **how, num_beams=3, renormalize_logits=True)[:, told["input_ids"].shape[1]:]
     seeing = Seeing(pair.ours, tokens, shown, mask)
-    found = beam_search(seeing, seeing.tokens, 10, n_beams=3, key_mask=seeing.key_mask)
+    found = beam_search(seeing, seeing.tokens, 10, num_beams=3, attention_mask=seeing.attention_mask)
     assert [text.tokens for text, in found] == theirs.tolist()
 
 

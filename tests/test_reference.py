@@ -126,24 +126,24 @@ def gpt2(n_heads: int = 4, tied: bool = True, attention: str = "sdpa") -> Pair:
                            n_head=n_heads, n_inner=D_FF, activation_function="gelu", layer_norm_epsilon=EPS,
                            tie_word_embeddings=tied, bos_token_id=None, eos_token_id=None,
                            attn_implementation=attention)
-    config = ModelConfig(vocab_size=VOCAB, context_length=CONTEXT, d_model=D_MODEL, n_layers=LAYERS,
+    config = ModelConfig(vocab_size=VOCAB, max_seq_len=CONTEXT, d_model=D_MODEL, n_layers=LAYERS,
                          n_heads=n_heads, d_ff=D_FF, norm_type="layernorm", norm_eps=EPS, ffn_type="standard",
                          pos_encoding="learned", bias=True, tie_embeddings=tied)
     return Pair(GPT2LMHeadModel(reference), config, from_gpt2)
 
 
-def llama(n_heads: int = 4, n_kv_heads: int = 2, d_head: int | None = None, bias: bool = False,
+def llama(n_heads: int = 4, n_kv_heads: int = 2, head_dim: int | None = None, bias: bool = False,
           tied: bool = False, base: float = 10000.0, attention: str = "sdpa") -> Pair:
     """LLaMA twice."""
     reference = LlamaConfig(vocab_size=VOCAB, max_position_embeddings=CONTEXT, hidden_size=D_MODEL,
                             num_hidden_layers=LAYERS, num_attention_heads=n_heads,
-                            num_key_value_heads=n_kv_heads, head_dim=d_head, intermediate_size=D_FF,
+                            num_key_value_heads=n_kv_heads, head_dim=head_dim, intermediate_size=D_FF,
                             rms_norm_eps=EPS, attention_bias=bias, mlp_bias=bias,
                             tie_word_embeddings=tied, bos_token_id=None, eos_token_id=None,
                             rope_parameters={"rope_type": "default", "rope_theta": base},
                             attn_implementation=attention)
-    config = ModelConfig(vocab_size=VOCAB, context_length=CONTEXT, d_model=D_MODEL, n_layers=LAYERS,
-                         n_heads=n_heads, attention_type="gqa", n_kv_heads=n_kv_heads, d_head=d_head,
+    config = ModelConfig(vocab_size=VOCAB, max_seq_len=CONTEXT, d_model=D_MODEL, n_layers=LAYERS,
+                         n_heads=n_heads, attention_type="gqa", n_kv_heads=n_kv_heads, head_dim=head_dim,
                          d_ff=D_FF, norm_eps=EPS, bias=bias, tie_embeddings=tied, rope_base=base)
     return Pair(LlamaForCausalLM(reference), config, from_llama)
 
@@ -161,8 +161,8 @@ PAIRS = {
     "LLaMA one kv head": lambda: llama(n_kv_heads=1),
     "LLaMA three heads": lambda: llama(n_heads=3, n_kv_heads=3),
     "LLaMA biases": lambda: llama(bias=True),
-    "LLaMA wide heads": lambda: llama(d_head=10),
-    "LLaMA three wide heads": lambda: llama(n_heads=3, n_kv_heads=1, d_head=10),
+    "LLaMA wide heads": lambda: llama(head_dim=10),
+    "LLaMA three wide heads": lambda: llama(n_heads=3, n_kv_heads=1, head_dim=10),
     "LLaMA other base": lambda: llama(base=500.0),
 }
 
@@ -178,7 +178,7 @@ def random_tokens(*shape: int) -> Tensor:
     return torch.randint(1, VOCAB, shape, generator=torch.Generator().manual_seed(SEED))
 
 
-def prompts() -> tuple[Tensor, Tensor]:   # tokens (4, 9), key_mask (4, 9)
+def prompts() -> tuple[Tensor, Tensor]:   # tokens (4, 9), attention_mask (4, 9)
     """Four texts of different lengths, filled up at the left."""
     tokens = random_tokens(4, 9).tolist()
     return left_pad([row[:length] for row, length in zip(tokens, (9, 1, 4, 7), strict=True)])
@@ -191,12 +191,12 @@ def agree(ours: Tensor, theirs: Tensor) -> None:
     assert (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max()
 
 
-def same_tokens(pair: Pair, tokens: Tensor, key_mask: Tensor | None, n_new: int) -> None:
+def same_tokens(pair: Pair, tokens: Tensor, attention_mask: Tensor | None, n_new: int) -> None:
     """Both continue the prompts with the same tokens; transformers compares logits in float32."""
-    seen = torch.ones_like(tokens) if key_mask is None else key_mask.long()
+    seen = torch.ones_like(tokens) if attention_mask is None else attention_mask.long()
     theirs = pair.reference.generate(tokens, attention_mask=seen, do_sample=False, max_new_tokens=n_new,
                                      pad_token_id=0)
-    ours = generate(pair.model, tokens, n_new, sampling=GREEDY, key_mask=key_mask)
+    ours = generate(pair.model, tokens, n_new, sampling=GREEDY, attention_mask=attention_mask)
     assert ours.unique().numel() > 3   # else equal tokens would say little
     assert torch.equal(ours, theirs[:, tokens.shape[1]:])
 
@@ -223,10 +223,10 @@ def test_gradients(pair: Pair) -> None:
 
 @torch.no_grad()
 def test_logits_with_left_padding(pair: Pair) -> None:
-    tokens, key_mask = prompts()
-    positions = (key_mask.cumsum(-1) - 1).clamp(min=0)
-    theirs = pair.reference(tokens, attention_mask=key_mask.long(), position_ids=positions).logits
-    agree(pair.model(tokens, key_mask)[key_mask], theirs[key_mask])   # what padding predicts does not matter
+    tokens, attention_mask = prompts()
+    positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+    theirs = pair.reference(tokens, attention_mask=attention_mask.long(), position_ids=positions).logits
+    agree(pair.model(tokens, attention_mask)[attention_mask], theirs[attention_mask])  # what padding predicts does not matter
 
 
 @torch.no_grad()
@@ -240,14 +240,14 @@ def test_logits_with_cache(pair: Pair) -> None:
 
 @torch.no_grad()
 def test_logits_with_cache_and_left_padding(pair: Pair) -> None:
-    tokens, key_mask = prompts()
-    tokens, key_mask = F.pad(tokens, (0, 6), value=5), F.pad(key_mask, (0, 6), value=True)
-    positions, cache, past = (key_mask.cumsum(-1) - 1).clamp(min=0), KVCache(pair.model), None
+    tokens, attention_mask = prompts()
+    tokens, attention_mask = F.pad(tokens, (0, 6), value=5), F.pad(attention_mask, (0, 6), value=True)
+    positions, cache, past = (attention_mask.cumsum(-1) - 1).clamp(min=0), KVCache(pair.model), None
     for start, end in ((0, 9), (9, 10), (10, 15)):
-        out = pair.reference(tokens[:, start:end], attention_mask=key_mask[:, :end].long(),
+        out = pair.reference(tokens[:, start:end], attention_mask=attention_mask[:, :end].long(),
                              position_ids=positions[:, start:end], past_key_values=past, use_cache=True)
-        past, real = out.past_key_values, key_mask[:, start:end]
-        agree(pair.model(tokens[:, start:end], key_mask[:, :end], cache)[real], out.logits[real])
+        past, real = out.past_key_values, attention_mask[:, start:end]
+        agree(pair.model(tokens[:, start:end], attention_mask[:, :end], cache)[real], out.logits[real])
 
 
 @torch.no_grad()
@@ -263,24 +263,24 @@ def test_greedy_generation_of_a_left_padded_batch(pair: Pair) -> None:
 def test_stop_token_in_a_batch() -> None:
     """After the stop token both fill a row with padding, and end when all rows have ended."""
     pair = gpt2()
-    tokens, key_mask = prompts()
-    greedily = generate(pair.model, tokens, 15, sampling=GREEDY, key_mask=key_mask)
+    tokens, attention_mask = prompts()
+    greedily = generate(pair.model, tokens, 15, sampling=GREEDY, attention_mask=attention_mask)
     stop = greedily[0, 4].item()
-    ours = generate(pair.model, tokens, 15, sampling=GREEDY, key_mask=key_mask, stop_ids=[stop])
-    theirs = pair.reference.generate(tokens, attention_mask=key_mask.long(), do_sample=False,
+    ours = generate(pair.model, tokens, 15, sampling=GREEDY, attention_mask=attention_mask, stop_ids=[stop])
+    theirs = pair.reference.generate(tokens, attention_mask=attention_mask.long(), do_sample=False,
                                      max_new_tokens=15, pad_token_id=0, eos_token_id=stop)
     assert (ours == 0).any()
     assert torch.equal(ours, theirs[:, tokens.shape[1]:])
 
 
 @pytest.mark.usefixtures("exact")
-@pytest.mark.parametrize(("d_head", "base"), [(2, 10000.0), (8, 10000.0), (10, 500000.0)])
-def test_rotary(d_head: int, base: float) -> None:
+@pytest.mark.parametrize(("head_dim", "base"), [(2, 10000.0), (8, 10000.0), (10, 500000.0)])
+def test_rotary(head_dim: int, base: float) -> None:
     generator = torch.Generator().manual_seed(SEED)
-    query, key = torch.randn(2, 3, 4, 7, d_head, generator=generator, dtype=torch.float64)
+    query, key = torch.randn(2, 3, 4, 7, head_dim, generator=generator, dtype=torch.float64)
     positions = torch.randint(0, 5000, (3, 7), generator=generator)
-    rotation = RotaryEmbedding(d_head, base).rotation(positions, torch.float64)
-    config = LlamaConfig(hidden_size=8 * d_head, num_attention_heads=8, head_dim=d_head,
+    rotation = RotaryEmbedding(head_dim, base).rotation(positions, torch.float64)
+    config = LlamaConfig(hidden_size=8 * head_dim, num_attention_heads=8, head_dim=head_dim,
                          rope_parameters={"rope_type": "default", "rope_theta": base})
     reference = modeling_llama.LlamaRotaryEmbedding(config)
     theirs = modeling_llama.apply_rotary_pos_emb(query, key, *reference(query, positions))

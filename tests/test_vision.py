@@ -71,7 +71,7 @@ def test_patches_shuffled_with_their_positions(rows: int, columns: int, size: in
     """CLS does not notice; the patches come out in the new order."""
     order = torch.tensor(data.draw(st.permutations(range(rows * columns))))
     image_size = (rows * size, columns * size)
-    model = VisionEncoder(VisionConfig(image_size=image_size, patch_size=size, n_channels=2, d_model=8)).double()
+    model = VisionEncoder(VisionConfig(image_size=image_size, patch_size=size, num_channels=2, d_model=8)).double()
     images = random(2, 2, *image_size, seed=seed)
     puzzle = F.fold(F.unfold(images, size, stride=size)[..., order], image_size, size, stride=size)
     with torch.no_grad():
@@ -108,7 +108,7 @@ def copied(reference: PreTrainedModel, parts: dict[str, str], **change: object) 
         for p in reference.parameters():   # so far from 0, in norms from 1, that each number counts
             noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
             p.copy_(p + 0.1 * noise if p.ndim == 1 else 0.4 * noise)
-    config = VisionConfig(image_size=SIDE, patch_size=PATCH, n_channels=CHANNELS, d_model=D_MODEL, n_layers=LAYERS,
+    config = VisionConfig(image_size=SIDE, patch_size=PATCH, num_channels=CHANNELS, d_model=D_MODEL, n_layers=LAYERS,
                           n_heads=HEADS, d_ff=D_FF, **change)
     model = VisionEncoder(config).double().eval()
     state = {rename(name, parts): p for name, p in reference.named_parameters()}
@@ -144,8 +144,8 @@ def test_every_layer(pair: Callable, height: int, width: int) -> None:
     theirs = reference(images, output_hidden_states=True, interpolate_pos_encoding=True)
     assert len(theirs.hidden_states) == LAYERS + 1
     for layer, hidden in enumerate(theirs.hidden_states):
-        agree(model.features(images, layer), hidden)
-        agree(model.features(images, layer - LAYERS - 1), hidden)
+        agree(model.hidden_states(images, layer), hidden)
+        agree(model.hidden_states(images, layer - LAYERS - 1), hidden)
 
 
 @torch.no_grad()
@@ -189,8 +189,8 @@ def test_gradients() -> None:
 @pytest.mark.parametrize("embedding_norm", [False, True])
 def test_gradient_flows_everywhere(image_size: int | tuple[int, int], embedding_norm: bool) -> None:
     """Into every parameter, also through positions for another size; a bias of keys has none, softmax ignores it."""
-    model = ImageClassifier(VisionConfig(image_size=image_size, n_channels=2, embedding_norm=embedding_norm), 5).double()
-    torch.nn.init.ones_(model.head.weight[0])   # at zero, as it starts, nothing passes the head
+    model = ImageClassifier(VisionConfig(image_size=image_size, num_channels=2, embedding_norm=embedding_norm), 5).double()
+    torch.nn.init.ones_(model.lm_head.weight[0])  # at zero, as it starts, nothing passes the head
     for shape in ((8, 8), (4, 8)):
         model.zero_grad()
         F.cross_entropy(model(random(3, 2, *shape)), torch.tensor([0, 1, 2])).backward()
@@ -243,7 +243,7 @@ def test_images_that_cannot_be_cut(side: int) -> None:
 @pytest.mark.parametrize("layer", [-4, 3])
 def test_layers_that_do_not_exist(layer: int) -> None:
     with pytest.raises(UserError, match=f"layer {layer} is outside -3 … 2"):
-        VisionEncoder(VisionConfig()).features(torch.zeros(1, 1, 8, 8), layer)
+        VisionEncoder(VisionConfig()).hidden_states(torch.zeros(1, 1, 8, 8), layer)
 
 
 def test_heads_that_do_not_fit() -> None:

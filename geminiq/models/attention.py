@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .embeddings import Registry, Rotation, distance_bias, key_positions, rotate
+from .embeddings import Rotation, distance_bias, key_positions, rotate
 from ..utils.device import UserError
+from ..utils.registry import Registry
 
 # %% ../../nbs/07_attention.ipynb #c547ee38
 def causal_mask(n_queries: int,  # T
@@ -98,24 +99,24 @@ class MultiHeadAttention(nn.Module):
                  d_model: int,                    # D
                  n_heads: int,                    # H
                  n_kv_heads: int | None = None,   # K, a divisor of H; None: as many as H
-                 d_head: int | None = None,       # E; None: D/H
+                 head_dim: int | None = None,     # E; None: D/H
                  bias: bool = False,              # add a bias in the four linear maps
                  dropout: float = 0.0,            # on the attention weights, while training
                  d_context: int | None = None,    # width of what is looked at; None: D
                  ):
         super().__init__()
         n_kv_heads, d_context = n_kv_heads or n_heads, d_context or d_model
-        if d_head is None and d_model % n_heads:
-            raise UserError(f"d_model {d_model} is not a multiple of n_heads {n_heads}: change one, or set d_head")
+        if head_dim is None and d_model % n_heads:
+            raise UserError(f"d_model {d_model} is not a multiple of n_heads {n_heads}: change one, or set head_dim")
         if n_heads % n_kv_heads:
             raise UserError(f"n_heads {n_heads} is not a multiple of n_kv_heads {n_kv_heads}")
         self.n_heads, self.n_kv_heads, self.dropout = n_heads, n_kv_heads, dropout
-        self.d_head = d_head or d_model // n_heads
-        self.query = nn.Linear(d_model, n_heads * self.d_head, bias=bias)
-        self.key = nn.Linear(d_context, n_kv_heads * self.d_head, bias=bias)
-        self.value = nn.Linear(d_context, n_kv_heads * self.d_head, bias=bias)
-        self.output = nn.Linear(n_heads * self.d_head, d_model, bias=bias)
-        self.score_cap: float | None = None     # c: scores are bent so that none is beyond ±c
+        self.head_dim = head_dim or d_model // n_heads
+        self.query = nn.Linear(d_model, n_heads * self.head_dim, bias=bias)
+        self.key = nn.Linear(d_context, n_kv_heads * self.head_dim, bias=bias)
+        self.value = nn.Linear(d_context, n_kv_heads * self.head_dim, bias=bias)
+        self.output = nn.Linear(n_heads * self.head_dim, d_model, bias=bias)
+        self.attn_logit_softcapping: float | None = None  # c: scores are bent so that none is beyond ±c
 
     def forward(self,
                 x: Tensor,                      # (B, T, D) what looks
@@ -131,7 +132,7 @@ class MultiHeadAttention(nn.Module):
               x: Tensor,   # (B, T, n·E)
               ) -> Tensor: # (B, n, T, E)
         "Cut the last dimension into heads."
-        return x.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def merge(self,
               heads: Tensor,   # (B, H, T, E)
@@ -150,13 +151,13 @@ class MultiHeadAttention(nn.Module):
                ) -> Tensor | tuple[Tensor, Tensor]:  # (B, T, D)
         "Attention in every head, then the heads side by side, mixed by the output map."
         dropout = self.dropout if self.training else 0.0
-        found = scaled_dot_product_attention(query, key, value, mask, causal, dropout, return_weights, bias, self.score_cap)
+        found = scaled_dot_product_attention(query, key, value, mask, causal, dropout, return_weights, bias, self.attn_logit_softcapping)
         return (self.merge(found[0]), found[1]) if return_weights else self.merge(found)
 
     @classmethod
     def from_config(cls, config) -> "MultiHeadAttention":
         "Built from a model configuration."
-        return cls(config.d_model, config.n_heads, config.n_kv_heads, config.d_head, config.attention_bias,
+        return cls(config.d_model, config.n_heads, config.n_kv_heads, config.head_dim, config.attention_bias,
                    config.dropout)
 
 # %% ../../nbs/07_attention.ipynb #71b44b78
@@ -177,28 +178,28 @@ class CausalSelfAttention(MultiHeadAttention):
                  d_model: int,                    # D
                  n_heads: int,                    # H
                  n_kv_heads: int | None = None,   # K, a divisor of H; None: as many as H
-                 d_head: int | None = None,       # E; None: D/H
+                 head_dim: int | None = None,     # E; None: D/H
                  bias: bool = False,              # add a bias in the four linear maps
                  dropout: float = 0.0,            # on the attention weights, while training
                  ):
-        super().__init__(d_model, n_heads, n_kv_heads, d_head, bias, dropout)
+        super().__init__(d_model, n_heads, n_kv_heads, head_dim, bias, dropout)
         self.query_norm, self.key_norm = nn.Identity(), nn.Identity()   # what queries and keys pass before they meet
         self.query_factor = 1.0                                         # what queries are multiplied by
 
     def forward(self,
                 x: Tensor,                                       # (B, T, D)
-                rotation: Rotation | None = None,     # turns queries and keys, see rotate
-                key_mask: Tensor | None = None,       # (B, S) bool, True: a token, False: padding
-                cache: LayerCache | None = None,      # keys and values of earlier positions
-                return_weights: bool = False,         # also return the weights (B, H, T, S)
-                slopes: Tensor | None = None,         # (H,) price of distance, see ALiBi
-                ) -> Tensor | tuple[Tensor, Tensor]:  # (B, T, D)
+                rotation: Rotation | None = None,      # turns queries and keys, see rotate
+                attention_mask: Tensor | None = None,  # (B, S) bool, True: a token, False: padding
+                cache: LayerCache | None = None,       # keys and values of earlier positions
+                return_weights: bool = False,          # also return the weights (B, H, T, S)
+                slopes: Tensor | None = None,          # (H,) price of distance, see ALiBi
+                ) -> Tensor | tuple[Tensor, Tensor]:   # (B, T, D)
         query, key, value = self.heads(x)
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
         if cache is not None:
             key, value = cache.append(key, value)
-        return self.look_back(query, key, value, key_mask, slopes, return_weights)
+        return self.look_back(query, key, value, attention_mask, slopes, return_weights)
 
     def heads(self,
               x: Tensor,   # (B, T, D)
@@ -209,28 +210,28 @@ class CausalSelfAttention(MultiHeadAttention):
         return query if self.query_factor == 1 else query * self.query_factor, self.key_norm(key), value
 
     def look_back(self,
-                  query: Tensor,             # (B, H, T, E)
-                  key: Tensor,               # (B, K, S, E), of which the last T belong to the queries
-                  value: Tensor,             # (B, K, S, E)
-                  key_mask: Tensor | None,   # (B, S) bool, True: a token, False: padding
-                  slopes: Tensor | None,     # (H,) price of distance
+                  query: Tensor,                  # (B, H, T, E)
+                  key: Tensor,                    # (B, K, S, E), of which the last T belong to the queries
+                  value: Tensor,                  # (B, K, S, E)
+                  attention_mask: Tensor | None,  # (B, S) bool, True: a token, False: padding
+                  slopes: Tensor | None,          # (H,) price of distance
                   return_weights: bool,
                   ) -> Tensor | tuple[Tensor, Tensor]:  # (B, T, D)
         "What each position takes from itself and those before it."
-        mask = None if key_mask is None else key_mask[:, None, None, :]     # (B, 1, 1, S)
-        bias = past_bias(slopes, query, key, key_mask)
+        mask = None if attention_mask is None else attention_mask[:, None, None, :]  # (B, 1, 1, S)
+        bias = past_bias(slopes, query, key, attention_mask)
         return self.attend(query, key, value, mask, causal=True, return_weights=return_weights, bias=bias)
 
 
-def past_bias(slopes: Tensor | None,    # (H,) price of distance, see ALiBi
-              query: Tensor,            # (B, H, T, E)
-              key: Tensor,              # (B, K, S, E), of which the last T belong to the queries
-              key_mask: Tensor | None,  # (B, S) bool, True: a token, False: padding
-              ) -> Tensor | None:       # (B or 1, H, T, S)
+def past_bias(slopes: Tensor | None,          # (H,) price of distance, see ALiBi
+              query: Tensor,                  # (B, H, T, E)
+              key: Tensor,                    # (B, K, S, E), of which the last T belong to the queries
+              attention_mask: Tensor | None,  # (B, S) bool, True: a token, False: padding
+              ) -> Tensor | None:             # (B or 1, H, T, S)
     "What is added to the scores if distance has a price."
     if slopes is None:
         return None
-    positions = key_positions(key.shape[2], key_mask, key.device)    # (B or 1, S)
+    positions = key_positions(key.shape[2], attention_mask, key.device)  # (B or 1, S)
     return distance_bias(slopes, positions[:, -query.shape[2]:], positions, query.dtype)
 
 # %% ../../nbs/07_attention.ipynb #9fbfaf42
@@ -238,14 +239,14 @@ class CrossAttention(MultiHeadAttention):
     "Attention to something else: another text, or an image (Vaswani et al. 2017, section 3.2.3)."
 
     def forward(self,
-                x: Tensor,                         # (B, T, D) what looks
-                context: Tensor,                   # (B, S, d_context) what is looked at
-                key_mask: Tensor | None = None,    # (B, S) bool, True: a token, False: padding
-                return_weights: bool = False,      # also return the weights (B, H, T, S)
+                x: Tensor,                             # (B, T, D) what looks
+                context: Tensor,                       # (B, S, d_context) what is looked at
+                attention_mask: Tensor | None = None,  # (B, S) bool, True: a token, False: padding
+                return_weights: bool = False,          # also return the weights (B, H, T, S)
                 ) -> Tensor | tuple[Tensor, Tensor]:  # (B, T, D)
         if context.shape[-1] != self.key.in_features:
             raise ValueError(f"the context is {context.shape[-1]} wide, the keys are made from {self.key.in_features}")
-        mask = None if key_mask is None else key_mask[:, None, None, :]   # (B, 1, 1, S)
+        mask = None if attention_mask is None else attention_mask[:, None, None, :]  # (B, 1, 1, S)
         return super().forward(x, context, mask, return_weights)
 
 # %% ../../nbs/07_attention.ipynb #8af19e98
@@ -253,14 +254,14 @@ class GroupedQueryAttention(CausalSelfAttention):
     "Causal self-attention in which groups of query heads share keys and values (Ainslie et al. 2023)."
 
     def __init__(self,
-                 d_model: int,               # D
-                 n_heads: int,               # H
-                 n_kv_heads: int,            # K, a divisor of H; 1: multi-query attention
-                 d_head: int | None = None,  # E; None: D/H
-                 bias: bool = False,         # add a bias in the four linear maps
-                 dropout: float = 0.0,       # on the attention weights, while training
+                 d_model: int,                 # D
+                 n_heads: int,                 # H
+                 n_kv_heads: int,              # K, a divisor of H; 1: multi-query attention
+                 head_dim: int | None = None,  # E; None: D/H
+                 bias: bool = False,           # add a bias in the four linear maps
+                 dropout: float = 0.0,         # on the attention weights, while training
                  ):
-        super().__init__(d_model, n_heads, n_kv_heads, d_head, bias, dropout)
+        super().__init__(d_model, n_heads, n_kv_heads, head_dim, bias, dropout)
 
 
 ATTENTIONS = Registry("attention_type", standard=CausalSelfAttention, gqa=GroupedQueryAttention,

@@ -5,20 +5,19 @@
 # %% auto #0
 __all__ = ['POSITIONS', 'ROPE_SCALINGS', 'TokenEmbedding', 'Rotation', 'PositionalEncoding', 'LearnedPositionalEmbedding',
            'speeds', 'SinusoidalPositionalEncoding', 'rotate', 'RotaryEmbedding', 'LinearScaling', 'NTKScaling',
-           'Llama3Scaling', 'alibi_slopes', 'ALiBi', 'distance_bias', 'key_positions', 'Registry']
+           'Llama3Scaling', 'alibi_slopes', 'ALiBi', 'distance_bias', 'key_positions']
 
 # %% ../../nbs/06_embeddings.ipynb #a1cbed80
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
-from importlib import import_module
 from math import pi
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..utils.device import UserError
+from ..utils.registry import Registry
 
 # %% ../../nbs/06_embeddings.ipynb #34161385
 def _check_ids(ids: Tensor,  # whole numbers, any shape
@@ -82,11 +81,11 @@ class LearnedPositionalEmbedding(PositionalEncoding):
     "A learned vector for each position, added to the embedding."
 
     def __init__(self,
-                 context_length: int,  # the number of positions
+                 max_seq_len: int,     # the number of positions
                  d_model: int,         # D
                  ):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(context_length, d_model) * 0.02)
+        self.weight = nn.Parameter(torch.randn(max_seq_len, d_model) * 0.02)
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
         _check_ids(positions, len(self.weight), "position")
@@ -94,7 +93,7 @@ class LearnedPositionalEmbedding(PositionalEncoding):
 
     @classmethod
     def from_config(cls, config) -> "LearnedPositionalEmbedding":
-        return cls(config.context_length, config.d_model)
+        return cls(config.max_seq_len, config.d_model)
 
 # %% ../../nbs/06_embeddings.ipynb #55ec5b46
 def speeds(width: int,           # twice the number of speeds
@@ -130,19 +129,19 @@ class RotaryEmbedding(PositionalEncoding):
     "Turns queries and keys by angles proportional to their position (RoPE, Su et al. 2021)."
 
     def __init__(self,
-                 d_head: int,                     # E, even
+                 head_dim: int,                   # E, even
                  base: float = 10000.0,           # b of the formula
                  interleaved: bool = False,       # pairs are neighbours, as in the paper
                  scaling: Callable[[Tensor], Tensor] | None = None,  # slows the pairs, for texts longer than trained on
                  ):
         super().__init__()
-        if d_head % 2:
-            raise UserError(f"rotary positions turn pairs of numbers, but the head width is {d_head}: make it even")
-        self.d_head, self.base, self.interleaved, self.scaling = d_head, base, interleaved, scaling
+        if head_dim % 2:
+            raise UserError(f"rotary positions turn pairs of numbers, but the head width is {head_dim}: make it even")
+        self.head_dim, self.base, self.interleaved, self.scaling = head_dim, base, interleaved, scaling
 
     def speeds(self, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:   # (E/2,)
         "Radians per position, for each pair."
-        plain = speeds(self.d_head, self.base, dtype, device)
+        plain = speeds(self.head_dim, self.base, dtype, device)
         return plain if self.scaling is None else self.scaling(plain)
 
     def rotation(self, positions: Tensor, dtype: torch.dtype) -> Rotation:
@@ -153,7 +152,7 @@ class RotaryEmbedding(PositionalEncoding):
     def from_config(cls, config) -> "RotaryEmbedding":
         wanted = config.rope_scaling
         scaling = None if wanted is None else ROPE_SCALINGS.build(wanted.type, wanted)
-        return cls(config.d_head, config.rope_base, config.rope_interleaved, scaling)
+        return cls(config.head_dim, config.rope_base, config.rope_interleaved, scaling)
 
 # %% ../../nbs/06_embeddings.ipynb #b0ac1279
 @dataclass(frozen=True)
@@ -226,51 +225,14 @@ def distance_bias(slopes: Tensor,   # (H,)
     return (-slopes[:, None, None] * distance).to(dtype)
 
 
-def key_positions(n_keys: int,                     # S
-                  key_mask: Tensor | None = None,  # (B, S) bool, True: a token, False: padding
+def key_positions(n_keys: int,                           # S
+                  attention_mask: Tensor | None = None,  # (B, S) bool, True: a token, False: padding
                   device: torch.device | None = None,
                   ) -> Tensor:                     # (B or 1, S)
     "Where each key stands: padding does not count."
-    return torch.arange(n_keys, device=device)[None] if key_mask is None else (key_mask.cumsum(-1) - 1).clamp(min=0)
+    return torch.arange(n_keys, device=device)[None] if attention_mask is None else (attention_mask.cumsum(-1) - 1).clamp(min=0)
 
 # %% ../../nbs/06_embeddings.ipynb #0e12453e
-class Registry(dict):
-    "Parts of one kind by name."
-
-    def __init__(self,
-                 key: str,      # the configuration's key that chooses
-                 **parts: type | str,   # classes with a `from_config`, or where to import one, "module:Class"
-                 ):
-        super().__init__(parts)
-        self.key = key
-
-    def register(self, name: str) -> Callable[[type], type]:
-        "A decorator that enters a class under a name."
-        def enter(part: type) -> type:
-            self[name] = part
-            return part
-        return enter
-
-    def check(self, name: str) -> str:
-        "The name itself if it is known; otherwise raise `UserError` with the nearest one that is."
-        if name not in self:
-            near = get_close_matches(name, self, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(self)}"
-            raise UserError(f"{self.key} {name!r} is unknown: {hint}")
-        return name
-
-    def build(self, name: str, config: Any) -> nn.Module:
-        "The part of that name, built from a configuration."
-        return self[self.check(name)].from_config(config)
-
-    def __getitem__(self, name: str) -> type:
-        part = super().__getitem__(name)
-        if isinstance(part, str):      # of a later lesson: imported now that it is asked for
-            module, _, cls = part.partition(":")
-            part = self[name] = getattr(import_module(module), cls)
-        return part
-
-
 POSITIONS = Registry("pos_encoding", rope=RotaryEmbedding, learned=LearnedPositionalEmbedding,
                      sinusoidal=SinusoidalPositionalEncoding, alibi=ALiBi, none=PositionalEncoding)
 ROPE_SCALINGS = Registry("rope_scaling.type", linear=LinearScaling, ntk=NTKScaling, llama3=Llama3Scaling)

@@ -12,7 +12,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .embeddings import Registry
+from ..utils.registry import Registry
 
 # %% ../../nbs/08_feedforward.ipynb #d4fad7ae
 def quick_gelu(x: Tensor) -> Tensor:

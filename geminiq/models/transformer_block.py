@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import ATTENTIONS
-from .embeddings import Registry
+from ..utils.registry import Registry
 from .feedforward import FEED_FORWARDS
 
 # %% ../../nbs/09_transformer_block.ipynb #9d027c3f
@@ -88,7 +88,7 @@ class TransformerBlock(nn.Module):
                 x: Tensor,                     # (B, T, D)
                 return_weights: bool = False,  # also return the attention weights (B, H, T, S)
                 context: Any = None,           # what `cross` looks at
-                **how,                         # rotation, key_mask, cache: passed on to attention
+                **how,                         # rotation, attention_mask, cache: passed on to attention
                 ) -> Tensor | tuple[Tensor, Tensor]:  # (B, T, D)
         if self.cross is not None and context is not None:
             x = self.cross(x, context)
@@ -121,11 +121,11 @@ def build_attention(config) -> nn.Module:
     "The attention of a model configuration, with what it asks for besides: norms, a factor, a cap."
     attention = ATTENTIONS.build(config.attention_type, config)
     if config.qk_norm:
-        attention.query_norm, attention.key_norm = build_norm(config, config.d_head), build_norm(config, config.d_head)
+        attention.query_norm, attention.key_norm = build_norm(config, config.head_dim), build_norm(config, config.head_dim)
     if config.attention_scale is not None:
-        attention.query_factor = config.attention_scale * config.d_head ** 0.5
-    if config.score_cap is not None:
-        attention.score_cap = config.score_cap
+        attention.query_factor = config.attention_scale * config.head_dim ** 0.5
+    if config.attn_logit_softcapping is not None:
+        attention.attn_logit_softcapping = config.attn_logit_softcapping
     return attention
 
 
