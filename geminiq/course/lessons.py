@@ -12,6 +12,7 @@ import os
 import sys
 import webbrowser
 from collections.abc import Sequence
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from ..utils.device import UserError
 # %% ../../nbs/workshop/course.ipynb #course-06
 def lessons_folder() -> Path:
     "Where the lessons of this version are: inside the installed package, or in nbs/ of the repository."
-    package = Path(__file__).parents[1]
+    package = Path(str(files("geminiq")))
     for folder in (package / "course" / "notebooks", package.parent / "nbs"):
         if (folder / "index.ipynb").is_file():
             return folder
