@@ -30,7 +30,7 @@ _HOME = {   # each name: the module that defines it
     "Conversation": "generation.chat",
     "load_pretrained": "models.pretrained",
     "save_pretrained": "models.pretrained",
-    "explore_attention": "utils.visualization",
+    "explore_attention": "utils.explorables",
 }
 
 if TYPE_CHECKING:   # the same names, for editors and type checkers; a test compares the two
@@ -53,7 +53,7 @@ if TYPE_CHECKING:   # the same names, for editors and type checkers; a test comp
     from .utils.config import Config as Config
     from .utils.config import ModelConfig as ModelConfig
     from .utils.config import load_config as load_config
-    from .utils.visualization import explore_attention as explore_attention
+    from .utils.explorables import explore_attention as explore_attention
 else:
     def __getattr__(name: str) -> Any:
         "Import a name of the package when it is first asked for."

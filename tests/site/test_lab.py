@@ -15,7 +15,7 @@ from page_checks import strangers
 
 ARTIFACTS = ROOT / "test-artifacts" / "site"
 CELLS = ["""import torch
-from geminiq.utils.visualization import explore_attention
+from geminiq.utils.explorables import explore_attention
 weights = torch.softmax(torch.arange(8.).view(2, 4, 1, 1) * torch.eye(6), dim=-1)""",
          'explorer = explore_attention(weights, "the cat sat on the mat".split(), title="Eight heads")\nexplorer']
 CHOSEN = "print(explorer.layer, explorer.head, explorer.query)"
