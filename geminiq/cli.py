@@ -64,7 +64,7 @@ def verify() -> None:
     "Check versions and devices, and compute something whose answer is known."
     with _friendly():
         from geminiq.utils.device import check_environment, get_device, self_test
-        table = Table("", "found", "to do", box=None)
+        table = Table("", "found", "to do", box=None, pad_edge=False)
         checks = check_environment()
         for check in checks:
             style = "red" if not check.ok else "yellow" if check.remedy else "green"

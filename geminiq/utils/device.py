@@ -65,7 +65,7 @@ class Check(NamedTuple):
     ok: bool          # good enough to work?
     remedy: str = ""  # what is not there, and how to get it
 
-OPTIONAL = {"course": "the course", "hub": "published models"}   # an extra of geminiq: what needs it
+OPTIONAL = {"course": "the course", "hub": "the hub"}   # an extra of geminiq: what needs it
 PACKAGES = {  # a package: the extra that brings it, "" if geminiq cannot work without it
     "torch": "", "sentencepiece": "", "safetensors": "", "pydantic": "", "matplotlib": "",
     "jupyterlab": "course", "ipywidgets": "course", "anywidget": "course", "scikit-learn": "course",
@@ -82,7 +82,7 @@ def check_package(name: str,        # as pip knows it
     except metadata.PackageNotFoundError:
         if not extra:
             return Check(name, "missing", False, "pip install geminiq")
-        return Check(name, "not installed", True, f'needed for {OPTIONAL[extra]}: pip install "geminiq[{extra}]"')
+        return Check(name, "not installed", True, f'for {OPTIONAL[extra]}: pip install "geminiq[{extra}]"')
 
 
 def check_environment() -> list[Check]:
