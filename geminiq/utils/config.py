@@ -32,7 +32,8 @@ PARTS = Registry("key of a part",
                  rope_scaling="geminiq.models.embeddings:ROPE_SCALINGS",
                  attention_type="geminiq.models.attention:ATTENTIONS",
                  sparse_pattern="geminiq.models.efficient_attention:PATTERNS",
-                 schedule="geminiq.training.optimizer:SCHEDULES")
+                 schedule="geminiq.training.optimizer:SCHEDULES",
+                 objective="geminiq.training.losses:OBJECTIVES")
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,7 @@ class TrainingConfig(Section):
     gradient_accumulation: Count = 1        # forward passes in one step
     learning_rate: Positive = 2e-3          # the highest one, after the warm-up
     schedule: Annotated[str, PartName("schedule")] = "cosine"   # how the learning rate falls
+    objective: Annotated[str, PartName("objective")] | None = None   # what is minimized; empty: what suits the model
     warmup_steps: Annotated[int, Field(ge=0)] = 50              # in which it rises
     final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1   # of the learning rate, at the last step
     weight_decay: NotNegative = 0.1         # how strongly weights are drawn to zero
