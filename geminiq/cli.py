@@ -109,7 +109,7 @@ def train(
 ) -> None:
     "Train a model, or go on with a run that was stopped."
     with _friendly(), _one_voice():
-        from geminiq.training.trainer import Trainer
+        from geminiq.training.trainer import make_trainer, resume_trainer
         from geminiq.utils.checkpointing import latest_checkpoint
         from geminiq.utils.config import load_config
         options = {"data.train_path": train_path, "training.batch_size": batch_size, "training.learning_rate": learning_rate,
@@ -119,10 +119,10 @@ def train(
         output = output or Path("runs", Path(config or "tiny").stem)
         if resume:
             source = config or latest_checkpoint(output) / "config.yaml"
-            trainer = Trainer.resume(output, load_config(source, changes))
+            trainer = resume_trainer(output, load_config(source, changes))
         else:
-            trainer = Trainer(load_config(config or "tiny", changes), output)
-        _run_training(trainer)
+            trainer = make_trainer(load_config(config or "tiny", changes), output)
+        _run_training(trainer, output)
 
 
 @contextmanager
@@ -131,7 +131,7 @@ def _one_voice() -> Iterator[None]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
         return
-    from geminiq.training.distributed import leave
+    from geminiq.training.distributed import destroy_process_group
     from geminiq.utils.device import UserError
     first = os.environ["RANK"] == "0"
     console.quiet = not first
@@ -143,33 +143,34 @@ def _one_voice() -> Iterator[None]:
         time.sleep(3)     # torchrun ends all when one ends
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        leave()
+        destroy_process_group()
         raise
-    leave()
+    destroy_process_group()
 
 
-def _run_training(trainer: Any) -> None:
+def _run_training(trainer: Any, output: Path) -> None:
     "Train with a summary before and after; on Ctrl-C say how to go on."
-    from geminiq.utils.checkpointing import checkpoints
+    from geminiq.utils.checkpointing import checkpoints, latest_checkpoint
     from geminiq.utils.visualization import plot_loss
-    settings = trainer.config.training
+    settings = trainer.settings
     console.print(f"{trainer.model.num_parameters() / 1e6:.1f} million parameters on {trainer.device}, products in "
-                  f"{str(trainer.dtype).removeprefix('torch.')}; {len(trainer.data.train.tokens):,} tokens to learn from, "
-                  f"{len(trainer.data.val.tokens):,} held out; steps {trainer.step} to {settings.max_steps}")
+                  f"{str(trainer.dtype).removeprefix('torch.')}; {len(trainer.train_data.tokens):,} tokens to learn from, "
+                  f"{len(trainer.val_data.tokens):,} held out; steps {trainer.step} to {settings.max_steps}")
     try:
         trainer.train()
     except KeyboardInterrupt:
-        if trainer.is_main and (saved := checkpoints(trainer.run)):
+        if trainer.is_main and (saved := checkpoints(output)):
             typer.echo(f"stopped and saved at step {int(saved[-1].name.removeprefix('step-'))}; go on with: "
-                       f"{_program()} train --resume --output {trainer.run}", err=True)
+                       f"{_program()} train --resume --output {output}", err=True)
         raise
     if trainer.is_main:
-        (trainer.run / "loss.png").write_bytes(plot_loss(trainer.history).png())
+        (output / "loss.png").write_bytes(plot_loss(trainer.log_history).png())
     if trainer.stop_reason:
         console.print(f"stopped at step {trainer.step}: {trainer.stop_reason}")
-    first = next(entry["val_loss"] for entry in trainer.history if "val_loss" in entry)
-    console.print(f"held-out loss {first:.2f} → {trainer.val_loss:.2f} ({trainer.val_loss / first:.0%}); "
-                  f"curve in {trainer.run / 'loss.png'}, checkpoint in {trainer.save()}")
+    first, last = trainer.evaluations[0], trainer.evaluations[-1]
+    console.print(f"held-out loss {first.loss:.2f} → {last.loss:.2f} ({last.loss / first.loss:.0%}), perplexity "
+                  f"{first.perplexity:.0f} → {last.perplexity:.1f}, accuracy {first.accuracy:.1%} → {last.accuracy:.1%}; "
+                  f"curve in {output / 'loss.png'}, checkpoint in {latest_checkpoint(output)}")
 
 # %% ../nbs/workshop/cli.ipynb #f1b271dc
 CheckpointOption = Annotated[Path, typer.Option(help="Folder of a checkpoint, of a run, or of a published model.")]
@@ -305,35 +306,37 @@ def demo(
     "Train the tiny model on Python's own manual, see it write, and talk to it."
     with _friendly():
         from geminiq.generation.chat import Conversation
-        from geminiq.training.trainer import Trainer
-        from geminiq.utils.checkpointing import checkpoints
+        from geminiq.training.trainer import make_trainer, prepare_data, resume_trainer
+        from geminiq.utils.checkpointing import checkpoints, load_checkpoint
         from geminiq.utils.config import load_config
         from geminiq.utils.device import check_environment
         here = ", ".join(f"{check.name} {check.found}" for check in check_environment() if check.ok)
         console.print(f"[bold]Environment[/]\n{here}\n")
         if checkpoints(output):
             console.print(f"[bold]Going on with the run in {output}[/]")
-            trainer = Trainer.resume(output, load_config(config))
+            trainer, tokenizer = resume_trainer(output, load_config(config)), load_checkpoint(output).tokenizer
         else:
             console.print("[bold]Reading Python's manual, learning its pieces[/]")
-            trainer = Trainer(load_config(config), output)
+            settings = load_config(config)
+            data = prepare_data(settings.data, settings.model.vocab_size, settings.training.seed, output)
+            trainer, tokenizer = make_trainer(settings, output, data=data), data.tokenizer
             console.print("\n[bold]What an untrained model writes[/]")
-            _show_samples(trainer)
-        if trainer.step < trainer.config.training.max_steps:
+            _show_samples(trainer.model, tokenizer)
+        if trainer.step < trainer.settings.max_steps:
             console.print("\n[bold]Training[/]")
-            _run_training(trainer)
+            _run_training(trainer, output)
         console.print("\n[bold]What the trained model writes[/]")
-        _show_samples(trainer)
+        _show_samples(trainer.model, tokenizer)
         console.print(f"[bold]More:[/] {_program()} generate --checkpoint {output} --prompt \"The \"\n")
         if chat:
-            _talk(Conversation(trainer.model, trainer.data.tokenizer))
+            _talk(Conversation(trainer.model, tokenizer))
 
 
-def _show_samples(trainer: Any) -> None:
+def _show_samples(model: Any, tokenizer: Any) -> None:
     "What the model makes of two beginnings."
     from geminiq.generation.generate import stream_text
     from geminiq.generation.sampling import Sampling
     for prompt in ("The ", "module "):
         typer.echo(prompt, nl=False)
-        _write(stream_text(trainer.model, trainer.data.tokenizer, prompt, 80, Sampling(temperature=0.7, top_p=0.95)))
+        _write(stream_text(model, tokenizer, prompt, 80, Sampling(temperature=0.7, top_p=0.95)))
         typer.echo("─" * 40)

@@ -32,7 +32,7 @@ from geminiq.training import lora
 from geminiq.training.lora import add_lora, load_adapter, lora_layers, lora_parameters, merge_lora, save_adapter
 from geminiq.training.losses import cross_entropy_loss
 from geminiq.training.optimizer import configure_optimizer
-from geminiq.training.trainer import Trainer
+from geminiq.training.trainer import Trainer, make_trainer, resume_trainer
 from geminiq.utils.checkpointing import load_checkpoint, save_checkpoint
 from geminiq.utils.config import load_config, make_config
 from geminiq.utils.device import UserError, make_generator
@@ -388,7 +388,7 @@ def test_trainer(tmp_path: Path) -> None:
         model = Transformer(config.model, make_generator(1))
         prepare(model)
         settings = config.training.model_copy(update={"max_steps": steps})
-        return Trainer(config.model_copy(update={"training": settings}), tmp_path / run, model=model, progress=False)
+        return make_trainer(config.model_copy(update={"training": settings}), tmp_path / run, model=model, progress=False)
 
     whole = start("whole", 4)
     frozen = {name: p.clone() for name, p in whole.model.named_parameters() if name[-2:] not in (".A", ".B")}
@@ -398,9 +398,9 @@ def test_trainer(tmp_path: Path) -> None:
 
     start("half", 2).train()
     with pytest.raises(UserError, match="do not fit"):
-        Trainer.resume(tmp_path / "half")
+        resume_trainer(tmp_path / "half")
     longer = load_config(tmp_path / "half" / "step-000002" / "config.yaml", ["training.max_steps=4"])
-    resumed = Trainer.resume(tmp_path / "half", longer, progress=False, prepare=prepare)
+    resumed = resume_trainer(tmp_path / "half", longer, progress=False, prepare=prepare)
     assert [name for name, p in resumed.model.named_parameters() if p.requires_grad] == [
         name for name, _ in whole.model.named_parameters() if name[-2:] in (".A", ".B")]
     resumed.train()
@@ -408,6 +408,6 @@ def test_trainer(tmp_path: Path) -> None:
 
     tokens, model = torch.arange(10)[None], whole.model.eval()
     merge_lora(model)
-    save_checkpoint(tmp_path / "folded", model, config, whole.data.tokenizer)
+    save_checkpoint(tmp_path / "folded", model, config, load_checkpoint(tmp_path / "whole", prepare=prepare).tokenizer)
     loaded = load_checkpoint(tmp_path / "folded").model.eval()
     assert torch.equal(loaded(tokens), model(tokens)) and all(p.requires_grad for p in loaded.parameters())

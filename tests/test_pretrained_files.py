@@ -27,7 +27,8 @@ from geminiq.generation.sampling import Sampling
 from geminiq.models.pretrained import load_pretrained, published_settings, save_pretrained
 from geminiq.models.transformer import Transformer
 from geminiq.training.optimizer import configure_optimizer
-from geminiq.training.trainer import Objective, update
+from geminiq.training.losses import build_objective
+from geminiq.training.trainer import train_step
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import UserError, make_generator
 
@@ -418,7 +419,7 @@ def test_others_write_the_same_text(tmp_path: Path) -> None:
     tokens = torch.tensor([[tokenizer.eos_id, *tokenizer.encode(sentence), tokenizer.eos_id]])
     optimizer = configure_optimizer(model, 1e-2)
     for _ in range(60):
-        update(Objective(model), optimizer, [(tokens[:, :-1], tokens[:, 1:])], 1.0)
+        train_step(build_objective(model), optimizer, [(tokens[:, :-1], tokens[:, 1:])], 1.0)
     ours = generate_text(model, tokenizer, "The cat", sampling=Sampling(temperature=0), max_tokens=40)
     assert "The cat" + ours == sentence
     folder = save_pretrained(tmp_path / "ours", model, tokenizer=tokenizer)
