@@ -32,7 +32,7 @@ from geminiq.training import lora
 from geminiq.training.lora import add_lora, load_adapter, lora_layers, lora_parameters, merge_lora, save_adapter
 from geminiq.training.losses import cross_entropy_loss
 from geminiq.training.optimizer import configure_optimizer
-from geminiq.training.trainer import Trainer
+from geminiq.training.trainer import Trainer, make_trainer, resume_trainer
 from geminiq.utils.checkpointing import load_checkpoint, save_checkpoint
 from geminiq.utils.config import load_config, make_config
 from geminiq.utils.device import UserError, make_generator
@@ -92,7 +92,7 @@ def compare(ours: Transformer, theirs: nn.Module) -> None:
 
 WRITTEN = [
     (LLAMA, {"targets": ("query", "value")}), (LLAMA, {"targets": ATTENTION + FEED_FORWARD, "rslora": True}),
-    (LLAMA, {"targets": ("head", "down")}), (QWEN3, {"targets": ATTENTION + FEED_FORWARD}),
+    (LLAMA, {"targets": ("lm_head", "down")}), (QWEN3, {"targets": ATTENTION + FEED_FORWARD}),
     (MIXTRAL, {"targets": ATTENTION}), (MIXTRAL, {"targets": ATTENTION + FEED_FORWARD}),
     (MIXTRAL, {"targets": ("down", "score")}),
     (QWEN3_MOE, {"targets": FEED_FORWARD}), (OLDEST, {"targets": ("output", "up", "down")}), (OLDEST, {"targets": ("down",)}),
@@ -339,9 +339,9 @@ def test_the_undamaged_is_read(adapter: Path) -> None:
 def test_a_tied_head_is_none_of_them() -> None:
     "A change of the head alone could not be folded into a weight that is the embedding's too."
     model = tiny()
-    assert model.config.tie_embeddings and "head" not in lora.linear_maps(model)
-    with pytest.raises(UserError, match="targets has head: the linear maps of this model are down, gate, key, output, query, up"):
-        add_lora(model, rank=2, alpha=4, targets=("query", "head"))
+    assert model.config.tie_embeddings and "lm_head" not in lora.linear_maps(model)
+    with pytest.raises(UserError, match="targets has lm_head: the linear maps of this model are down, gate, key, output, query, up"):
+        add_lora(model, rank=2, alpha=4, targets=("query", "lm_head"))
 
 
 def test_layers_without_a_name(adapter: Path) -> None:
@@ -378,8 +378,8 @@ def test_trainer(tmp_path: Path) -> None:
     threes = product("acegik", "bdfhj", "lmnop")
     text.write_text("\n\n".join(f"the {a} sat on the {b} and the {b} sat on the {c}" for a, b, c in threes))
     sizes = dict(vocab_size=300, max_seq_len=16, d_model=16, n_layers=2, n_heads=2)
-    training = {"max_steps": 4, "batch_size": 2, "warmup_steps": 1, "schedule": "constant", "dtype": "float32", "device": "cpu"}
-    config = make_config({"model": sizes, "training": training, "data": {"corpus": str(text), "held_out": 0.2}})
+    training = {"max_steps": 4, "batch_size": 2, "warmup_steps": 1, "schedule": "constant", "use_amp": False, "device": "cpu"}
+    config = make_config({"model": sizes, "training": training, "data": {"train_path": str(text), "val_fraction": 0.2}})
 
     def prepare(model: Transformer) -> None:
         add_lora(model, rank=2, alpha=4)
@@ -388,7 +388,7 @@ def test_trainer(tmp_path: Path) -> None:
         model = Transformer(config.model, make_generator(1))
         prepare(model)
         settings = config.training.model_copy(update={"max_steps": steps})
-        return Trainer(config.model_copy(update={"training": settings}), tmp_path / run, model=model, progress=False)
+        return make_trainer(config.model_copy(update={"training": settings}), tmp_path / run, model=model, progress=False)
 
     whole = start("whole", 4)
     frozen = {name: p.clone() for name, p in whole.model.named_parameters() if name[-2:] not in (".A", ".B")}
@@ -398,9 +398,9 @@ def test_trainer(tmp_path: Path) -> None:
 
     start("half", 2).train()
     with pytest.raises(UserError, match="do not fit"):
-        Trainer.resume(tmp_path / "half")
+        resume_trainer(tmp_path / "half")
     longer = load_config(tmp_path / "half" / "step-000002" / "config.yaml", ["training.max_steps=4"])
-    resumed = Trainer.resume(tmp_path / "half", longer, progress=False, prepare=prepare)
+    resumed = resume_trainer(tmp_path / "half", longer, progress=False, prepare=prepare)
     assert [name for name, p in resumed.model.named_parameters() if p.requires_grad] == [
         name for name, _ in whole.model.named_parameters() if name[-2:] in (".A", ".B")]
     resumed.train()
@@ -408,6 +408,6 @@ def test_trainer(tmp_path: Path) -> None:
 
     tokens, model = torch.arange(10)[None], whole.model.eval()
     merge_lora(model)
-    save_checkpoint(tmp_path / "folded", model, config, whole.data.tokenizer)
+    save_checkpoint(tmp_path / "folded", model, config, load_checkpoint(tmp_path / "whole", prepare=prepare).tokenizer)
     loaded = load_checkpoint(tmp_path / "folded").model.eval()
     assert torch.equal(loaded(tokens), model(tokens)) and all(p.requires_grad for p in loaded.parameters())

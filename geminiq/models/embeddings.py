@@ -11,16 +11,14 @@ __all__ = ['POSITIONS', 'ROPE_SCALINGS', 'TokenEmbedding', 'Rotation', 'Position
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from math import log, pi
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..utils.config import ModelConfig, RopeScaling
 from ..utils.device import UserError
 from ..utils.registry import Registry
-
-if TYPE_CHECKING:   # only to name its type: a configuration is made from these parts, not they from it
-    from geminiq.utils.config import ModelConfig, RopeScaling
 
 # %% ../../nbs/06_embeddings.ipynb #34161385
 def _check_ids(ids: Tensor,  # whole numbers, any shape
@@ -75,7 +73,7 @@ class PositionalEncoding(nn.Module):
         return None
 
     @classmethod
-    def from_config(cls, config: "ModelConfig") -> "PositionalEncoding":
+    def from_config(cls, config: ModelConfig) -> "PositionalEncoding":
         "Built from a model configuration."
         return cls()
 
@@ -95,7 +93,7 @@ class LearnedPositionalEmbedding(PositionalEncoding):
         return x + self.weight[positions]
 
     @classmethod
-    def from_config(cls, config: "ModelConfig") -> "LearnedPositionalEmbedding":
+    def from_config(cls, config: ModelConfig) -> "LearnedPositionalEmbedding":
         return cls(config.max_seq_len, config.d_model)
 
 # %% ../../nbs/06_embeddings.ipynb #55ec5b46
@@ -155,7 +153,7 @@ class RotaryEmbedding(PositionalEncoding):
         return Rotation(cos, sin, self.interleaved)
 
     @classmethod
-    def from_config(cls, config: "ModelConfig") -> "RotaryEmbedding":
+    def from_config(cls, config: ModelConfig) -> "RotaryEmbedding":
         wanted = config.rope_scaling
         scaling = None if wanted is None else ROPE_SCALINGS.build(wanted.type, wanted)
         return cls(config.head_dim, config.rope_base, config.rope_interleaved, scaling)
@@ -170,7 +168,7 @@ class LinearScaling:
         return inv_freq / self.factor
 
     @classmethod
-    def from_config(cls, config: "RopeScaling") -> "LinearScaling":
+    def from_config(cls, config: RopeScaling) -> "LinearScaling":
         "Built from the part `rope_scaling` of a model configuration."
         return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
 
@@ -245,7 +243,7 @@ class ALiBi(PositionalEncoding):
         return alibi_slopes(self.n_heads).to(device)
 
     @classmethod
-    def from_config(cls, config: "ModelConfig") -> "ALiBi":
+    def from_config(cls, config: ModelConfig) -> "ALiBi":
         return cls(config.n_heads)
 
 

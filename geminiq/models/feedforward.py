@@ -8,15 +8,13 @@ __all__ = ['Activation', 'ACTIVATIONS', 'FEED_FORWARDS', 'quick_gelu', 'FeedForw
 # %% ../../nbs/08_feedforward.ipynb #299b8cac
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..utils.config import ModelConfig
 from ..utils.registry import Registry
-
-if TYPE_CHECKING:   # only to name its type: a configuration is made from these parts, not they from it
-    from geminiq.utils.config import ModelConfig
 
 # %% ../../nbs/08_feedforward.ipynb #d4fad7ae
 def quick_gelu(x: Tensor) -> Tensor:
@@ -65,7 +63,7 @@ class FeedForward(nn.Module):
         return self.down(self.dropout(self.hidden(x)))
 
     @classmethod
-    def from_config(cls, config: "ModelConfig") -> Self:
+    def from_config(cls, config: ModelConfig) -> Self:
         "Built from a model configuration."
         activation = None if config.activation is None else ACTIVATIONS[config.activation]
         return cls(config.d_model, config.d_ff, config.ffn_bias, config.dropout, activation)

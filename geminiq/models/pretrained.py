@@ -70,8 +70,8 @@ def rope(settings: dict,             # a config.json
         raise UserError(f"rope scaling {kind!r} is not supported: known are linear and llama3")
     scaling = {"type": kind, "factor": found["factor"]}
     if kind == "llama3":
-        scaling |= {"low": found["low_freq_factor"], "high": found["high_freq_factor"],
-                    "old_length": found["original_max_position_embeddings"]}
+        scaling |= {"low_freq_factor": found["low_freq_factor"], "high_freq_factor": found["high_freq_factor"],
+                    "original_max_position_embeddings": found["original_max_position_embeddings"]}
     return turning | {"rope_scaling": scaling}
 
 
@@ -108,12 +108,12 @@ def llama(s: Settings) -> dict[str, Any]:
 def mistral(s: Settings) -> dict[str, Any]:
     "Mistral (Jiang et al. 2023): LLaMA with a window in every layer."
     window = s["sliding_window"]
-    return llama(s) | ({} if window is None else {"attention_type": "sliding_window", "window": window})
+    return llama(s) | ({} if window is None else {"attention_type": "sliding_window", "sliding_window": window})
 
 
 def mixtral(s: Settings) -> dict[str, Any]:
     "Mixtral (Jiang et al. 2024): Mistral with experts."
-    return mistral(s) | experts(s, s["num_local_experts"]) | {"softmax_first": False}
+    return mistral(s) | experts(s, s["num_local_experts"]) | {"norm_topk_prob": True}
 
 
 def experts(s: Settings, num_experts: int) -> dict[str, Any]:
@@ -136,13 +136,13 @@ def windowed(kind: str,              # what config.json calls it
     "What differs in a layer of this kind."
     if kind not in ("full_attention", "sliding_attention"):
         raise UserError(f"layers of the type {kind!r} are not supported: known are full_attention and sliding_attention")
-    return {} if kind == "full_attention" or window is None else {"attention_type": "sliding_window", "window": window}
+    return {} if kind == "full_attention" or window is None else {"attention_type": "sliding_window", "sliding_window": window}
 
 
 def qwen3_moe(s: Settings) -> dict[str, Any]:
     "Qwen 3 with experts, in all layers or in some."
     config = qwen3(s) | experts(s, s.get("num_experts") or s["num_local_experts"])
-    config |= {"softmax_first": not s["norm_topk_prob"], "d_ff": s["moe_intermediate_size"]}
+    config |= {"norm_topk_prob": s["norm_topk_prob"], "d_ff": s["moe_intermediate_size"]}
     plain = {"use_moe": False, "d_ff": s["intermediate_size"]}
     every = s["decoder_sparse_step"]
     own = [plain if i in s["mlp_only_layers"] or (i + 1) % every else {} for i in range(s["num_hidden_layers"])]
@@ -547,9 +547,9 @@ def fetch(hub_id: str, revision: str | None = None) -> Path:
 
 # %% ../../nbs/28_pretrained.ipynb #5dc73e6a
 NO_EFFECT = {   # unless this is chosen
-    "sliding_window": {"window"}, "sparse": {"sparse_pattern", "block_size"},
+    "sliding_window": {"sliding_window"}, "sparse": {"sparse_pattern", "block_size"},
     "rope": {"rope_base", "rope_interleaved", "rope_scaling"},
-    True: {"num_experts", "top_k", "num_shared_experts", "softmax_first"}}
+    True: {"num_experts", "top_k", "num_shared_experts", "norm_topk_prob"}}
 OF_TRAINING = {"dropout", "router_aux_loss_coef", "router_z_loss_coef", "capacity_factor", "router_noise", "bias", "layers"}
 OWN_ACTIVATION = {"standard": "gelu", "geglu": "gelu", "swiglu": "silu"}
 
@@ -565,7 +565,7 @@ def essence(config: ModelConfig) -> list[dict[str, Any]]:
         kept["attention_scale"] = kept["attention_scale"] or kept["head_dim"] ** -0.5
         kept["attention_type"] = "gqa" if kept["attention_type"] == "standard" else kept["attention_type"]   # with K = H
         if layer.use_moe:
-            kept["softmax_first"] = layer.top_k == 1 if layer.softmax_first is None else layer.softmax_first
+            kept["norm_topk_prob"] = layer.top_k > 1 if layer.norm_topk_prob is None else layer.norm_topk_prob
         found.append(kept)
     return found
 
@@ -574,8 +574,8 @@ def as_llama(c: ModelConfig) -> dict[str, Any]:
     "The configuration as LLaMA's, as far as it goes."
     scaling = None if c.rope_scaling is None else {"rope_type": c.rope_scaling.type, "factor": c.rope_scaling.factor}
     if scaling and c.rope_scaling.type == "llama3":
-        scaling |= {"low_freq_factor": c.rope_scaling.low, "high_freq_factor": c.rope_scaling.high,
-                    "original_max_position_embeddings": c.rope_scaling.old_length}
+        scaling |= {"low_freq_factor": c.rope_scaling.low_freq_factor, "high_freq_factor": c.rope_scaling.high_freq_factor,
+                    "original_max_position_embeddings": c.rope_scaling.original_max_position_embeddings}
     return {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": c.vocab_size,
             "max_position_embeddings": c.max_seq_len, "hidden_size": c.d_model, "num_hidden_layers": c.n_layers,
             "num_attention_heads": c.n_heads, "num_key_value_heads": c.n_kv_heads, "head_dim": c.head_dim,
@@ -588,7 +588,7 @@ def as_mistral(c: ModelConfig) -> dict[str, Any]:
     "The same with a window."
     settings = {key: value for key, value in as_llama(c).items() if not key.endswith("_bias")}   # it has none
     return settings | {"model_type": "mistral", "architectures": ["MistralForCausalLM"],
-                       "sliding_window": c.window if c.attention_type == "sliding_window" else None}
+                       "sliding_window": c.sliding_window if c.attention_type == "sliding_window" else None}
 
 
 def as_mixtral(c: ModelConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ __all__ = ['NORMS', 'RMSNorm', 'LayerNorm', 'RMSNormPlusOne', 'TransformerBlock'
            'build_feed_forward', 'build_block', 'build_layer_positions']
 
 # %% ../../nbs/09_transformer_block.ipynb #0afa6afc
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,9 @@ from torch.nn import functional as F
 from .attention import ATTENTIONS, CausalSelfAttention
 from .embeddings import POSITIONS, PositionalEncoding
 from .feedforward import FEED_FORWARDS
+from ..utils.config import ModelConfig
 from ..utils.device import UserError
 from ..utils.registry import Registry
-
-if TYPE_CHECKING:   # only to name its type: a configuration is made from these parts, not they from it
-    from geminiq.utils.config import ModelConfig
 
 # %% ../../nbs/09_transformer_block.ipynb #9d027c3f
 class RMSNorm(nn.Module):
@@ -40,7 +38,7 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
     @classmethod
-    def from_config(cls, config: "ModelConfig") -> Self:
+    def from_config(cls, config: ModelConfig) -> Self:
         "Built from a model configuration."
         return cls(config.d_model, config.norm_eps)
 
@@ -123,7 +121,7 @@ _EXPERTS: Registry[Any] = Registry("capacity_factor", unlimited="geminiq.models.
                                    limited="geminiq.models.moe:SparseMoE")   # of a later lesson
 
 
-def build_norm(config: "ModelConfig",
+def build_norm(config: ModelConfig,
                width: int | None = None,   # of what is normed; None: D
                ) -> nn.Module:
     "The norm of a model configuration."
@@ -131,7 +129,7 @@ def build_norm(config: "ModelConfig",
     return NORMS.build(config.norm_type, config)
 
 
-def build_attention(config: "ModelConfig") -> CausalSelfAttention:
+def build_attention(config: ModelConfig) -> CausalSelfAttention:
     "The attention of a model configuration, with what it asks for besides: norms, a factor, a softcap."
     attention: CausalSelfAttention = ATTENTIONS.build(config.attention_type, config)
     if config.qk_norm:
@@ -144,14 +142,14 @@ def build_attention(config: "ModelConfig") -> CausalSelfAttention:
     return attention
 
 
-def build_feed_forward(config: "ModelConfig") -> nn.Module:
+def build_feed_forward(config: ModelConfig) -> nn.Module:
     "The feed-forward layer of a model configuration, or experts in its place."
     if not config.use_moe:
         return FEED_FORWARDS.build(config.ffn_type, config)
     return _EXPERTS.build("unlimited" if config.capacity_factor is None else "limited", config)
 
 
-def build_block(config: "ModelConfig") -> TransformerBlock:
+def build_block(config: ModelConfig) -> TransformerBlock:
     "One block of a model configuration."
     output_norms = (build_norm(config), build_norm(config)) if config.norm_placement == "sandwich" else None
     return TransformerBlock(build_attention(config), build_feed_forward(config), build_norm(config), build_norm(config),
@@ -159,10 +157,10 @@ def build_block(config: "ModelConfig") -> TransformerBlock:
 
 
 def build_layer_positions(own: PositionalEncoding,   # the model's
-                          config: "ModelConfig",
+                          config: ModelConfig,
                           ) -> list[PositionalEncoding]:
     "What tells each layer the positions: the model's own encoding, or another where a layer is configured otherwise."
-    def settings(layer: "ModelConfig") -> tuple:
+    def settings(layer: ModelConfig) -> tuple:
         return (layer.pos_encoding, layer.head_dim, layer.n_heads, layer.rope_base, layer.rope_interleaved,
                 str(layer.rope_scaling))
 
