@@ -209,9 +209,9 @@ def llava(s: Settings) -> dict[str, Any]:
     if (kind := s["text_config"].get("model_type", "llama")) not in ("llama", "mistral"):
         raise UserError(f"a LLaVA with a {kind!r} inside is not supported, only with llama or mistral")
     family = FAMILIES[kind]
-    return {"vision": clip(Settings(CLIP_BASE | s["vision_config"])),
-            "language": family.config(Settings(LLAMA_7B | family.defaults | s["text_config"])),
-            "image_token_id": s["image_token_index"], "feature_layer": s["vision_feature_layer"],
+    return {"vision_tower": clip(Settings(CLIP_BASE | s["vision_config"])),
+            "language_model": family.config(Settings(LLAMA_7B | family.defaults | s["text_config"])),
+            "image_token_id": s["image_token_index"], "vision_feature_layer": s["vision_feature_layer"],
             "keep_cls": s["vision_feature_select_strategy"] == "full"}
 
 # %% ../../nbs/28_pretrained.ipynb #5deb0da3
@@ -268,8 +268,8 @@ GEMMA2 = LLAMA | {
 }
 GEMMA3 = QWEN3 | GEMMA2
 VIT = {
-    "cls": "embeddings.cls_token",
-    "position": "embeddings.position_embeddings",
+    "cls_token": "embeddings.cls_token",
+    "position_embeddings": "embeddings.position_embeddings",
     "patches.projection": "embeddings.patch_embeddings.projection",
     "blocks.{}.attention_norm": "encoder.layer.{}.layernorm_before",
     "blocks.{}.attention.query": "encoder.layer.{}.attention.attention.query",
@@ -283,8 +283,8 @@ VIT = {
 }
 CLASSIFIER = VIT | {f"encoder.{ours}": their for ours, their in VIT.items()} | {"head": "classifier"}
 CLIP = {
-    "cls": "embeddings.class_embedding",
-    "position": "embeddings.position_embedding.weight",
+    "cls_token": "embeddings.class_embedding",
+    "position_embeddings": "embeddings.position_embedding.weight",
     "patches.projection": "embeddings.patch_embedding",
     "embedding_norm": "pre_layrnorm",
     "blocks.{}.attention_norm": "encoder.layers.{}.layer_norm1",
@@ -297,8 +297,8 @@ CLIP = {
     "blocks.{}.feed_forward.down": "encoder.layers.{}.mlp.fc2",
     "norm": "post_layernorm",
 }
-LLAVA = ({f"vision.{ours}": their for ours, their in CLIP.items()}
-         | {f"language.{ours}": f"language_model.{their}" for ours, their in LLAMA.items()}
+LLAVA = ({f"vision_tower.{ours}": their for ours, their in CLIP.items()}
+         | {f"language_model.{ours}": f"language_model.{their}" for ours, their in LLAMA.items()}
          | {"projector.maps.0": "multi_modal_projector.linear_1", "projector.maps.2": "multi_modal_projector.linear_2"})
 
 # %% ../../nbs/28_pretrained.ipynb #854de7c7
@@ -324,13 +324,13 @@ def build_transformer(config: dict[str, Any], s: Settings) -> Transformer:
 def build_vision(config: dict[str, Any], s: Settings) -> VisionEncoder | ImageClassifier:
     "The same for images; with a head if it was published with one."
     config = VisionConfig(**config)
-    return VisionEncoder(config) if s.get("architectures") == ["ViTModel"] else ImageClassifier(config, len(s["id2label"]))
+    return VisionEncoder(config) if s.get("architectures") == ["ViTModel"] else ImageClassifier(len(s["id2label"]), config)
 
 
 def build_llava(config: dict[str, Any], s: Settings) -> VisionLanguageModel:
     "And for both together."
-    vision = VisionEncoder(VisionConfig(**config.pop("vision")))
-    language = build_transformer(config.pop("language"), s)
+    vision = VisionEncoder(VisionConfig(**config.pop("vision_tower")))
+    language = build_transformer(config.pop("language_model"), s)
     return VisionLanguageModel(vision, MLPProjector(vision.config.d_model, language.config.d_model), language, **config)
 
 
@@ -551,7 +551,7 @@ NO_EFFECT = {   # unless this is chosen
     "rope": {"rope_base", "rope_interleaved", "rope_scaling"},
     True: {"num_experts", "top_k", "num_shared_experts", "norm_topk_prob"}}
 OF_TRAINING = {"dropout", "router_aux_loss_coef", "router_z_loss_coef", "capacity_factor", "router_noise", "bias", "layers"}
-OWN_ACTIVATION = {"standard": "gelu", "geglu": "gelu", "swiglu": "silu"}
+OWN_ACTIVATION = {"standard": "relu", "geglu": "gelu", "swiglu": "silu"}
 
 
 def essence(config: ModelConfig) -> list[dict[str, Any]]:
