@@ -108,7 +108,7 @@ class CrossAttentionBlock(nn.Module):
 
     def _look(self, x: Tensor, context: ImageContext) -> Tensor:   # (B, T, D) each
         "What each position finds."
-        query = self.attention.split(self.attention.query(x))             # (B, H, T, E)
+        query = self.attention._split_heads(self.attention.query(x))             # (B, H, T, E)
         key, value = self._keys_and_values(context)                       # (B, H, S, E) each
         mask = None if context.mask is None else context.mask[:, None]    # (B, 1, T or 1, S)
         return self.attention.attend(query, key, value, mask)
@@ -117,7 +117,7 @@ class CrossAttentionBlock(nn.Module):
         "Of what is looked at; made once, if they can be kept."
         if context.kept is not None and self in context.kept:
             return context.kept[self]
-        features, split = self.context_norm(context.features), self.attention.split
+        features, split = self.context_norm(context.features), self.attention._split_heads
         made = split(self.attention.key(features)), split(self.attention.value(features))
         if context.kept is not None:
             context.kept[self] = made

@@ -551,7 +551,7 @@ NO_EFFECT = {   # unless this is chosen
     "rope": {"rope_base", "rope_interleaved", "rope_scaling"},
     True: {"num_experts", "top_k", "num_shared_experts", "norm_topk_prob"}}
 OF_TRAINING = {"dropout", "router_aux_loss_coef", "router_z_loss_coef", "capacity_factor", "router_noise", "bias", "layers"}
-OWN_ACTIVATION = {"standard": "gelu", "geglu": "gelu", "swiglu": "silu"}
+OWN_ACTIVATION = {"standard": "relu", "geglu": "gelu", "swiglu": "silu"}
 
 
 def essence(config: ModelConfig) -> list[dict[str, Any]]:
