@@ -108,9 +108,9 @@ class CrossAttentionBlock(nn.Module):
 
     def _look(self, x: Tensor, context: ImageContext) -> Tensor:   # (B, T, D) each
         "What each position finds."
-        query = self.attention._split_heads(self.attention.query(x))             # (B, H, T, E)
-        key, value = self._keys_and_values(context)                       # (B, H, S, E) each
-        mask = None if context.mask is None else context.mask[:, None]    # (B, 1, T or 1, S)
+        query = self.attention._split_heads(self.attention.query(x))      # (B, H, T, E)
+        key, value = self._keys_and_values(context)                     # (B, H, S, E) each
+        mask = None if context.mask is None else context.mask[:, None]  # (B, 1, T or 1, S)
         return self.attention.attend(query, key, value, mask)
 
     def _keys_and_values(self, context: ImageContext) -> tuple[Tensor, Tensor]:   # (B, H, S, E) each
@@ -357,7 +357,7 @@ def _add_cross_attention(block: nn.Module, config: ModelConfig, fusion: Fusion, 
     init_by_fan_in(block.cross_attn, generator)
 
 # %% ../../nbs/26_multimodal.ipynb #850bccfd
-class ImagePrompt:
+class ImagePrompt(nn.Module):
     "The language model together with prompts and their images; for `stream`, `generate` and `beam_search`."
 
     def __init__(self,
@@ -366,6 +366,7 @@ class ImagePrompt:
                  images: Tensor | None = None,          # (N, C, height, width), in the order of the text
                  attention_mask: Tensor | None = None,  # (B, T) bool, False: padding
                  ):
+        super().__init__()
         self.model, language_model = model, model.language_model
         self.config, self.embedding = language_model.config, language_model.embedding
         self.blocks = language_model.blocks
@@ -377,7 +378,7 @@ class ImagePrompt:
         model.eval()
         with torch.no_grad():
             self._read(images)
-        model.train(was_training)
+        self.train(was_training)
 
     def _read(self, images: Tensor | None) -> None:
         "Look at the images, once."
@@ -425,19 +426,6 @@ class ImagePrompt:
         is_image = torch.arange(logits.shape[-1], device=logits.device) == self.model.image_token_id
         return logits.masked_fill(is_image, -torch.inf)
 
-    @property
-    def training(self) -> bool:
-        "Whether the model is being trained."
-        return self.model.training
-
-    def train(self, mode: bool = True) -> None:
-        "Set whether the model is being trained."
-        self.model.train(mode)
-
-    def eval(self) -> None:
-        "The model is not being trained."
-        self.train(False)
-
 
 def generate_from_images(model: VisionLanguageModel,
                          tokens: Tensor,                        # (B, T) prompts, with a token for each image
@@ -447,7 +435,7 @@ def generate_from_images(model: VisionLanguageModel,
                          **how: Any,                            # the other arguments of `stream`
                          ) -> Tensor:                           # (B, n), n ≤ max_tokens
     "Continue prompts with images, which are filled up at the left."
-    prompt = ImagePrompt(model, tokens, images, attention_mask)
+    prompt: Any = ImagePrompt(model, tokens, images, attention_mask)   # in the place of a Transformer
     return generate(prompt, prompt.tokens, max_tokens, attention_mask=prompt.attention_mask, **how)
 
 # %% ../../nbs/26_multimodal.ipynb #685d150b
