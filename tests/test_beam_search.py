@@ -40,7 +40,7 @@ def test_texts_and_scores_are_those_of_transformers(pair: Pair, early_stopping: 
 
 def small(seed: int = 0, **choices) -> Transformer:
     "A random model with logits far enough apart."
-    config = ModelConfig(vocab_size=11, max_seq_len=24, d_model=16, n_layers=2, n_heads=4, n_kv_heads=4, window=4,
+    config = ModelConfig(vocab_size=11, max_seq_len=24, d_model=16, n_layers=2, n_heads=4, n_kv_heads=4, sliding_window=4,
                          block_size=4, tie_embeddings=False, **choices)
     model = Transformer(config, make_generator(seed)).double().requires_grad_(False)
     for parameter in model.parameters():

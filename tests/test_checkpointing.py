@@ -98,7 +98,7 @@ def command(run: Path, *more: str, steps: int = 60) -> list[str]:
     training += "eval_every=20 eval_batches=2 save_every=30".split()
     settings = [f"model.{value}" for value in model] + [f"training.{value}" for value in training]
     changes = [part for setting in settings for part in ("--set", setting)]
-    return [sys.executable, "-m", "geminiq", "train", "--corpus", str(text), "--output", str(run), *changes, *more]
+    return [sys.executable, "-m", "geminiq", "train", "--train_path", str(text), "--output", str(run), *changes, *more]
 
 
 def listen() -> None:

@@ -29,7 +29,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     names = ["Ada", "Emmy", "Grace", "Mary", "Sofia", "Rosalind"]
     (folder / "text.txt").write_text("\n\n".join(f"{a} writes to {b} about {c}." for a in names for b in names for c in names))
-    result = geminiq("train", "--corpus", "text.txt", "--output", "runs/a", *SMALL, folder=folder)
+    result = geminiq("train", "--train_path", "text.txt", "--output", "runs/a", *SMALL, folder=folder)
     assert result.returncode == 0, result.stderr
     return folder
 
@@ -39,11 +39,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-NEW = ["train", "--corpus", "text.txt", "--output", "runs/new", *SMALL]
+NEW = ["train", "--train_path", "text.txt", "--output", "runs/new", *SMALL]
 MISTAKES = {
-    "no such corpus": (["train", "--corpus", "none.txt"], "no corpus 'none.txt'"),
+    "no such corpus": (["train", "--train_path", "none.txt"], "no corpus 'none.txt'"),
     "no such configuration": (["train", "--config", "none.yaml"], "no configuration 'none.yaml'"),
-    "empty corpus": (["train", "--corpus", "empty.txt", *SMALL], "is empty"),
+    "empty corpus": (["train", "--train_path", "empty.txt", *SMALL], "is empty"),
     "corpus shorter than a window": ([*NEW, "--set", "model.max_seq_len=99999"], "too few for one window of 99999"),
     "batch larger than the text": ([*NEW, "--batch_size", "99999"], "batch_size 99999 is more than"),
     "vocabulary too large": ([*NEW, "--set", "model.vocab_size=99999"], "vocab_size 99999 is more than this text supports"),
@@ -56,7 +56,7 @@ MISTAKES = {
     "bad YAML": (["train", "--config", "bad.yaml"], "bad.yaml is not valid YAML at line"),
     "bad key in YAML": (["train", "--config", "key.yaml"], "key.yaml: model.d_modle is unknown, did you mean d_model?"),
     "no such device": ([*NEW, "--set", "training.device=cuda:99"], "device 'cuda:99' is not available"),
-    "a run is there already": (["train", "--corpus", "text.txt", "--output", "runs/a", *SMALL], "holds a run up to step-000004"),
+    "a run is there already": (["train", "--train_path", "text.txt", "--output", "runs/a", *SMALL], "holds a run up to step-000004"),
     "nothing to resume": (["train", "--resume", "--output", "runs/none"], "no checkpoint at 'runs/none'"),
     "another configuration": (["train", "--resume", "--output", "runs/a", "--set", "model.d_model=48"], "d_model was 24, now 48"),
     "another seed": (["train", "--resume", "--output", "runs/a", "--seed", "5"], "training.seed was 0, now 5"),
@@ -68,7 +68,7 @@ MISTAKES = {
     "bad temperature": (["generate", "--checkpoint", "runs/a", "--temperature", "-1"], "temperature -1.0"),
     "bad top-p": (["chat", "--checkpoint", "runs/a", "--top_p", "7"], "top_p 7.0"),
     "a reply too long": (["chat", "--checkpoint", "runs/a", "--max_tokens", "16"], "max_tokens 16 must be between 1 and 15"),
-    "a file for a folder": (["train", "--corpus", "text.txt", "--output", "text.txt/run", *SMALL], "text.txt"),
+    "a file for a folder": (["train", "--train_path", "text.txt", "--output", "text.txt/run", *SMALL], "text.txt"),
 }
 
 
@@ -98,7 +98,7 @@ def test_generate_streams_the_same_text_for_the_same_seed(work: Path):
 
 
 def test_both_spellings_and_any_key(work: Path):
-    result = geminiq("train", "--corpus", "text.txt", "--output", "runs/spelled", *SMALL, "--max_steps", 2,
+    result = geminiq("train", "--train_path", "text.txt", "--output", "runs/spelled", *SMALL, "--max_steps", 2,
                      "--learning-rate", "1e-3", "--set", "training.warmup_steps=1", folder=work)
     assert result.returncode == 0, result.stderr
     saved = (work / "runs" / "spelled" / "step-000002" / "config.yaml").read_text()

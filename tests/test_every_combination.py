@@ -43,7 +43,7 @@ def small(**choices: str | bool) -> Transformer:
     "A small random model in double precision with these parts."
     shared = 4 if choices.get("attention_type") == "standard" else 2
     config = ModelConfig(vocab_size=VOCAB, max_seq_len=LENGTH, d_model=16, n_layers=2, n_heads=4, n_kv_heads=shared, d_ff=24,
-                         window=5, block_size=4, num_experts=3, **choices)
+                         sliding_window=5, block_size=4, num_experts=3, **choices)
     return Transformer(config, make_generator(0)).double()
 
 

@@ -32,7 +32,7 @@ from geminiq.training import lora
 from geminiq.training.lora import add_lora, load_adapter, lora_layers, lora_parameters, merge_lora, save_adapter
 from geminiq.training.losses import cross_entropy_loss
 from geminiq.training.optimizer import configure_optimizer
-from geminiq.training.trainer import Trainer
+from geminiq.training.trainer import Trainer, make_trainer, resume_trainer
 from geminiq.utils.checkpointing import load_checkpoint, save_checkpoint
 from geminiq.utils.config import load_config, make_config
 from geminiq.utils.device import UserError, make_generator
@@ -42,7 +42,7 @@ pytestmark = [
     pytest.mark.filterwarnings(r"ignore:The following \w+_pattern keys did not match"),   # PEFT's own, for fused experts
 ]
 
-ATTENTION, FEED_FORWARD = ("query", "key", "value", "output"), ("gate", "up", "down")
+ATTENTION, FEED_FORWARD = ("query", "key", "value", "output"), ("feed_forward.gate", "up", "down")
 LLAMA = Case("Llama", "grouped", SHAPE)
 MIXTRAL = Case("Mixtral", "two of four", SHAPE | {"num_local_experts": 4})
 QWEN3 = Case("Qwen3", "wide heads", SHAPE | {"head_dim": 10})
@@ -94,7 +94,7 @@ WRITTEN = [
     (LLAMA, {"target_modules": ("query", "value")}), (LLAMA, {"target_modules": ATTENTION + FEED_FORWARD, "rslora": True}),
     (LLAMA, {"target_modules": ("lm_head", "down")}), (QWEN3, {"target_modules": ATTENTION + FEED_FORWARD}),
     (MIXTRAL, {"target_modules": ATTENTION}), (MIXTRAL, {"target_modules": ATTENTION + FEED_FORWARD}),
-    (MIXTRAL, {"target_modules": ("down", "score")}),
+    (MIXTRAL, {"target_modules": ("down", "router.gate")}),
     (QWEN3_MOE, {"target_modules": FEED_FORWARD}), (OLDEST, {"target_modules": ("output", "up", "down")}),
     (OLDEST, {"target_modules": ("down",)}),
 ]
@@ -201,7 +201,7 @@ def test_training(case: Case, targets: list[str], dropout: float, base: Callable
     trained = dict(adapted.named_parameters())
     for name, their in lora._adapter_names(lora_layers(ours), FAMILY[case.family]).items():
         for leaf in "AB":
-            mine = ours.get_parameter(f"{name}.{leaf}")
+            mine = ours.get_parameter(f"{name}.lora_{leaf}")
             assert (mine - trained[f"base_model.model.{their}.lora_{leaf}.default.weight"]).abs().max() < 1e-9, name
 
 
@@ -380,8 +380,8 @@ def test_trainer(tmp_path: Path) -> None:
     threes = product("acegik", "bdfhj", "lmnop")
     text.write_text("\n\n".join(f"the {a} sat on the {b} and the {b} sat on the {c}" for a, b, c in threes))
     sizes = dict(vocab_size=300, max_seq_len=16, d_model=16, n_layers=2, n_heads=2)
-    training = {"max_steps": 4, "batch_size": 2, "warmup_steps": 1, "schedule": "constant", "dtype": "float32", "device": "cpu"}
-    config = make_config({"model": sizes, "training": training, "data": {"corpus": str(text), "held_out": 0.2}})
+    training = {"max_steps": 4, "batch_size": 2, "warmup_steps": 1, "schedule": "constant", "use_amp": False, "device": "cpu"}
+    config = make_config({"model": sizes, "training": training, "data": {"train_path": str(text), "val_fraction": 0.2}})
 
     def prepare(model: Transformer) -> None:
         add_lora(model, rank=2, alpha=4)
@@ -390,7 +390,7 @@ def test_trainer(tmp_path: Path) -> None:
         model = Transformer(config.model, make_generator(1))
         prepare(model)
         settings = config.training.model_copy(update={"max_steps": steps})
-        return Trainer(config.model_copy(update={"training": settings}), tmp_path / run, model=model, progress=False)
+        return make_trainer(config.model_copy(update={"training": settings}), tmp_path / run, model=model, progress=False)
 
     whole = start("whole", 4)
     frozen = {name: p.clone() for name, p in whole.model.named_parameters() if name[-7:] not in (".lora_A", ".lora_B")}
@@ -400,9 +400,9 @@ def test_trainer(tmp_path: Path) -> None:
 
     start("half", 2).train()
     with pytest.raises(UserError, match="do not fit"):
-        Trainer.resume(tmp_path / "half")
+        resume_trainer(tmp_path / "half")
     longer = load_config(tmp_path / "half" / "step-000002" / "config.yaml", ["training.max_steps=4"])
-    resumed = Trainer.resume(tmp_path / "half", longer, progress=False, prepare=prepare)
+    resumed = resume_trainer(tmp_path / "half", longer, progress=False, prepare=prepare)
     assert [name for name, p in resumed.model.named_parameters() if p.requires_grad] == [
         name for name, _ in whole.model.named_parameters() if name[-7:] in (".lora_A", ".lora_B")]
     resumed.train()
@@ -410,6 +410,6 @@ def test_trainer(tmp_path: Path) -> None:
 
     tokens, model = torch.arange(10)[None], whole.model.eval()
     merge_lora(model)
-    save_checkpoint(tmp_path / "folded", model, config, whole.data.tokenizer)
+    save_checkpoint(tmp_path / "folded", model, config, load_checkpoint(tmp_path / "whole", prepare=prepare).tokenizer)
     loaded = load_checkpoint(tmp_path / "folded").model.eval()
     assert torch.equal(loaded(tokens), model(tokens)) and all(p.requires_grad for p in loaded.parameters())

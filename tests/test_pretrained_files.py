@@ -26,8 +26,9 @@ from geminiq.generation.generate import generate_text
 from geminiq.generation.sampling import Sampling
 from geminiq.models.pretrained import _to_hf, load_pretrained, save_pretrained
 from geminiq.models.transformer import Transformer
+from geminiq.training.losses import build_objective
 from geminiq.training.optimizer import configure_optimizer
-from geminiq.training.trainer import Objective, update
+from geminiq.training.trainer import train_step
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import UserError, make_generator
 
@@ -159,10 +160,10 @@ def own(**choices: object) -> Transformer:
 
 WRITABLE = {
     "llama": [{}, {"tie_embeddings": False, "attention_type": "gqa", "n_kv_heads": 1, "bias": True},
-              {"rope_scaling": {"type": "llama3", "factor": 4.0, "old_length": 24}, "rope_base": 500.0, "head_dim": 10}],
-    "mistral": [{"attention_type": "sliding_window", "window": 5, "n_kv_heads": 2}, {"activation": "gelu"}],
+              {"rope_scaling": {"type": "llama3", "factor": 4.0, "original_max_position_embeddings": 24}, "rope_base": 500.0, "head_dim": 10}],
+    "mistral": [{"attention_type": "sliding_window", "sliding_window": 5, "n_kv_heads": 2}, {"activation": "gelu"}],
     "mixtral": [{"use_moe": True, "num_experts": 3, "top_k": 2}, {"use_moe": True, "num_experts": 5, "top_k": 4, "d_ff": 20,
-                "attention_type": "sliding_window", "window": 3, "rope_scaling": {"type": "linear", "factor": 2.0}}],
+                "attention_type": "sliding_window", "sliding_window": 3, "rope_scaling": {"type": "linear", "factor": 2.0}}],
 }
 
 
@@ -189,7 +190,7 @@ def test_others_load_what_we_write(kind: str, choices: dict, shard: str, tmp_pat
 @pytest.mark.parametrize(("kind", "choices", "named"), [
     ("llama", {"norm_type": "layernorm"}, "norm_type 'layernorm'"), ("llama", {"use_moe": True}, "use_moe True"),
     ("llama", {"attention_type": "sliding_window"}, "attention_type 'sliding_window'"), ("mistral", {"bias": True}, "bias True"),
-    ("mixtral", {"use_moe": True, "softmax_first": True}, "softmax_first True"), ("mixtral", {}, "use_moe False"),
+    ("mixtral", {"use_moe": True, "norm_topk_prob": False}, "norm_topk_prob False"), ("mixtral", {}, "use_moe False"),
     ("llama", {"layers": ({"pos_encoding": "none"}, {})}, "pos_encoding 'none'"), ("llama", {"qk_norm": True}, "qk_norm True"),
     ("llama", {"rope_scaling": {"type": "ntk", "factor": 2.0}}, "rope scaling 'ntk'"), ("lama", {}, "format 'lama' is unknown"),
 ])
@@ -403,7 +404,7 @@ except UserError as error: print(error)
 
 def test_settings_without_a_model() -> None:
     "What the configuration says of itself is what is written."
-    settings = _to_hf(ModelConfig(attention_type="sliding_window", window=7), "mistral")
+    settings = _to_hf(ModelConfig(attention_type="sliding_window", sliding_window=7), "mistral")
     assert (settings["model_type"], settings["sliding_window"], settings["hidden_size"]) == ("mistral", 7, 192)
 
 
@@ -418,7 +419,7 @@ def test_others_write_the_same_text(tmp_path: Path) -> None:
     tokens = torch.tensor([[tokenizer.eos_id, *tokenizer.encode(sentence), tokenizer.eos_id]])
     optimizer = configure_optimizer(model, 1e-2)
     for _ in range(60):
-        update(Objective(model), optimizer, [(tokens[:, :-1], tokens[:, 1:])], 1.0)
+        train_step(build_objective(model), optimizer, [(tokens[:, :-1], tokens[:, 1:])], 1.0)
     ours = generate_text(model, tokenizer, "The cat", sampling=Sampling(temperature=0), max_tokens=40)
     assert "The cat" + ours == sentence
     folder = save_pretrained(tmp_path / "ours", model, tokenizer=tokenizer)

@@ -158,7 +158,7 @@ def lengthen(model: Transformer,          # changed in place; its weights stay
         template = Transformer(longer)
     model.config = longer
     model.position = template.position
-    model.guides = template.guides
+    model.layer_positions = template.layer_positions
 
 
 def _check_lengthening(model: Transformer, max_seq_len: int, method: str) -> None:

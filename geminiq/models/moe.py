@@ -4,59 +4,64 @@
 
 # %% auto #0
 __all__ = ['Routing', 'Router', 'Expert', 'dispatch', 'MoELayer', 'SparseMoE', 'load_balancing_loss', 'router_z_loss',
-           'record_routing', 'routing_loss', 'explore_routing']
+           'record_routing', 'routing_loss', 'count_tokens', 'MoEObjective', 'plot_routing']
 
 # %% ../../nbs/22_moe.ipynb #3401fbe9
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil, inf
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..data.dataset import IGNORE_INDEX
 from .feedforward import FEED_FORWARDS
+from ..training.losses import Batch, Inputs, Objective
 from ..utils.device import UserError
+
+if TYPE_CHECKING:   # pictures are imported when one is drawn
+    from geminiq.utils.visualization import Picture
 
 # %% ../../nbs/22_moe.ipynb #e9bcb8b7
 class Routing(NamedTuple):
     "What a router decided for n tokens."
-    experts: Tensor   # (n, k) the chosen experts, the best first
-    weights: Tensor   # (n, k) how much each of them counts
-    logits: Tensor    # (n, N) the scores by which they were chosen
+    selected_experts: Tensor   # (n, k) the best first
+    routing_weights: Tensor    # (n, k) how much each of them counts
+    router_logits: Tensor      # (n, N) the scores by which they were chosen
 
 
 class Router(nn.Module):
     "Chooses the experts of each token."
 
     def __init__(self,
-                 d_model: int,                      # D
-                 num_experts: int,                  # N
-                 top_k: int,                        # k
-                 softmax_first: bool | None = None, # weights are shares among all experts; None: only if k is 1
-                 noise: bool = False,               # learned noise on the scores, while training
+                 d_model: int,                       # D
+                 num_experts: int,                   # N
+                 top_k: int,                         # k
+                 norm_topk_prob: bool | None = None, # the weights of the chosen sum to one; None: unless k is 1
+                 noise: bool = False,                # learned noise on the scores, while training
                  ):
         super().__init__()
         if not 1 <= top_k <= num_experts:
             raise UserError(f"a token cannot visit top_k {top_k} of num_experts {num_experts}: at least 1, at most all")
-        if top_k == 1 and softmax_first is False:
-            raise UserError("top_k 1 with softmax_first False gives every weight 1, and the router learns nothing: "
-                            "use softmax_first True or a larger top_k")
-        self.top_k, self.softmax_first = top_k, top_k == 1 if softmax_first is None else softmax_first
-        self.score = nn.Linear(d_model, num_experts, bias=False)
+        if top_k == 1 and norm_topk_prob:
+            raise UserError("top_k 1 with norm_topk_prob True gives every weight 1, and the router learns nothing: "
+                            "use norm_topk_prob False or a larger top_k")
+        self.top_k, self.norm_topk_prob = top_k, top_k > 1 if norm_topk_prob is None else norm_topk_prob
+        self.gate = nn.Linear(d_model, num_experts, bias=False)
         self.noise = nn.Linear(d_model, num_experts, bias=False) if noise else None
 
     def forward(self,
                 x: Tensor,   # (n, D)
                 ) -> Routing:
-        logits = self.score(x)
+        logits = self.gate(x)
         if self.noise is not None and self.training:   # Shazeer et al. 2017, equation 4
             logits = logits + torch.randn_like(logits) * F.softplus(self.noise(x))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))   # (n, N): 16 bits are too coarse here
         best, experts = logits.topk(self.top_k)                                # (n, k) each
-        weights = logits.softmax(-1).gather(-1, experts) if self.softmax_first else best.softmax(-1)
+        weights = best.softmax(-1) if self.norm_topk_prob else logits.softmax(-1).gather(-1, experts)
         return Routing(experts, weights, logits)
 
 # %% ../../nbs/22_moe.ipynb #226c2af6
@@ -88,8 +93,8 @@ def dispatch(experts: Tensor,    # (n, k) the chosen ones
     "Deal the choices out to the experts, first choices before second ones, then by position."
     choices = experts.T.flatten()                            # (k·n,)
     order = choices.argsort(stable=True)
-    loads = torch.bincount(choices, minlength=num_experts).tolist()
-    return [own[:capacity] for own in order.split(loads)]
+    sizes = torch.bincount(choices, minlength=num_experts).tolist()
+    return [own[:capacity] for own in order.split(sizes)]
 
 # %% ../../nbs/22_moe.ipynb #be45a264
 class MoELayer(nn.Module):
@@ -104,7 +109,7 @@ class MoELayer(nn.Module):
                  num_shared_experts: int = 0,       # more experts, that all tokens visit
                  bias: bool = False,
                  dropout: float = 0.0,
-                 softmax_first: bool | None = None, # see Router
+                 norm_topk_prob: bool | None = None,# see Router
                  noise: bool = False,               # see Router
                  activation: str | None = None,     # see Expert
                  ):
@@ -112,10 +117,10 @@ class MoELayer(nn.Module):
         if num_shared_experts < 0:
             raise UserError(f"num_shared_experts {num_shared_experts} is below 0: use 0 for none")
         d_ff = d_ff or FEED_FORWARDS[FEED_FORWARDS.check(ffn_type)].default_d_ff(d_model)
-        self.router = Router(d_model, num_experts, top_k, softmax_first, noise)
-        self.experts = nn.ModuleList(Expert(d_model, d_ff, ffn_type, bias, dropout, activation) for _ in range(num_experts))
-        shared = (d_model, num_shared_experts * d_ff, ffn_type, bias, dropout, activation)
-        self.shared = Expert(*shared) if num_shared_experts else None
+        self.router = Router(d_model, num_experts, top_k, norm_topk_prob, noise)
+        how = (ffn_type, bias, dropout, activation)
+        self.experts = nn.ModuleList(Expert(d_model, d_ff, *how) for _ in range(num_experts))
+        self.shared_experts = Expert(d_model, num_shared_experts * d_ff, *how) if num_shared_experts else None
         self.dropped = 0   # how many choices of the last tokens found no place
 
     def capacity(self, n_tokens: int) -> int:
@@ -138,34 +143,41 @@ class MoELayer(nn.Module):
                 ) -> Tensor: # (n, D)
         "The experts' answers, weighted and summed."
         routing = self.router(x)
-        own = dispatch(routing.experts, len(self.experts), self.capacity(len(x)))
+        own = dispatch(routing.selected_experts, len(self.experts), self.capacity(len(x)))
         order = torch.cat(own)                                  # (m,) the choices that are served, by expert
-        self.dropped = routing.experts.numel() - len(order)
+        self.dropped = routing.selected_experts.numel() - len(order)
         token = order % max(1, len(x))                          # (m,) who chose
         slices = x.index_select(0, token).split([len(choices) for choices in own])
         idle_too = torch.is_grad_enabled() or not len(x)        # for a gradient, if only of zeros; or as there are no others
         answers = torch.cat([expert(tokens) for expert, tokens in zip(self.experts, slices, strict=True)
                              if len(tokens) or idle_too])       # (m, D)
-        weights = routing.weights.T.flatten().index_select(0, order).to(answers.dtype)   # (m,)
+        weights = routing.routing_weights.T.flatten().index_select(0, order).to(answers.dtype)   # (m,)
         output = answers.new_zeros(x.shape).index_add(0, token, weights[:, None] * answers)
-        return output if self.shared is None else output + self.shared(x)
+        return output if self.shared_experts is None else output + self.shared_experts(x)
 
     @classmethod
-    def from_config(cls, config, **more) -> "MoELayer":
+    def from_config(cls,
+                    config: Any,   # a ModelConfig, or what has the same fields
+                    **more: Any,   # other arguments
+                    ) -> "MoELayer":
         "Built from a model configuration."
-        return cls(config.d_model, config.num_experts, config.top_k, config.d_ff, config.ffn_type, config.num_shared_experts,
-                   config.ffn_bias, config.dropout, config.softmax_first, config.router_noise, config.activation, **more)
+        return cls(config.d_model, config.num_experts, config.top_k, config.d_ff, ffn_type=config.ffn_type,
+                   num_shared_experts=config.num_shared_experts, bias=config.ffn_bias, dropout=config.dropout,
+                   norm_topk_prob=config.norm_topk_prob, noise=config.router_noise, activation=config.activation, **more)
 
 # %% ../../nbs/22_moe.ipynb #2fc97e07
 class SparseMoE(MoELayer):
     "A mixture of experts with a limited number of places, while training (Lepikhin et al. 2020, Fedus et al. 2021)."
 
     def __init__(self,
-                 *sizes: int,                           # D, N, k and F, as for MoELayer
+                 d_model: int,                          # D
+                 num_experts: int,                      # N
+                 top_k: int,                            # k
+                 d_ff: int | None = None,               # F of one expert; None: the default of its kind
                  capacity_factor: float | None = 1.25,  # c: places, relative to equal loads; None: no limit
-                 **more,                                # the other arguments of MoELayer
+                 **more: Any,                           # the other arguments of MoELayer, by name
                  ):
-        super().__init__(*sizes, **more)
+        super().__init__(d_model, num_experts, top_k, d_ff, **more)
         if capacity_factor is not None and not capacity_factor > 0:
             raise UserError(f"capacity_factor {capacity_factor} leaves no places: use a number above 0, or None for no limit")
         self.capacity_factor = inf if capacity_factor is None else capacity_factor
@@ -177,32 +189,34 @@ class SparseMoE(MoELayer):
         return ceil(self.capacity_factor * self.router.top_k * n_tokens / len(self.experts))
 
     @classmethod
-    def from_config(cls, config) -> "SparseMoE":
-        return super().from_config(config, capacity_factor=config.capacity_factor)
+    def from_config(cls, config: Any, **more: Any) -> "MoELayer":
+        "Built from a model configuration."
+        return super().from_config(config, capacity_factor=config.capacity_factor, **more)
 
 # %% ../../nbs/22_moe.ipynb #5c09bf0f
-def load_balancing_loss(logits: Tensor,              # (n, N) scores of the router
-                        experts: Tensor,             # (n, k) the chosen experts
-                        mask: Tensor | None = None,  # (n,) bool, False: does not count, padding
-                        loads: Tensor | None = None, # (N,) choices of each expert in the whole batch; None: in these tokens
-                        n_tokens: int | None = None, # of the whole batch, with `loads`
-                        ) -> Tensor:                 # ()
+def load_balancing_loss(router_logits: Tensor,        # (n, N) scores of the router
+                        selected_experts: Tensor,     # (n, k) the chosen experts
+                        mask: Tensor | None = None,   # (n,) bool, False: does not count, padding
+                        tokens_per_expert: Tensor | None = None,  # (N,) in the whole batch; None: of these tokens
+                        n_tokens: int | None = None,  # of the whole batch, with `tokens_per_expert`
+                        ) -> Tensor:                  # ()
     "N Σ f P (Fedus et al. 2021, equations 4 to 6), with k choices per token: k when all loads are equal."
     if mask is not None:
-        logits, experts = logits[mask], experts[mask]
-    N = logits.shape[-1]
-    if loads is None:
-        loads, n_tokens = torch.bincount(experts.flatten(), minlength=N), len(logits)   # (N,) n·f
-    probability = logits.softmax(-1).sum(0)                           # (N,) n·P
-    return N * (loads * probability).sum() / max(n_tokens, 1) ** 2    # no tokens, no loss
+        router_logits, selected_experts = router_logits[mask], selected_experts[mask]
+    N = router_logits.shape[-1]
+    if tokens_per_expert is None or n_tokens is None:
+        tokens_per_expert = torch.bincount(selected_experts.flatten(), minlength=N)   # (N,) n·f
+        n_tokens = len(router_logits)
+    probability = router_logits.softmax(-1).sum(0)                                 # (N,) n·P
+    return N * (tokens_per_expert * probability).sum() / max(n_tokens, 1) ** 2    # no tokens, no loss
 
 
-def router_z_loss(logits: Tensor,              # (n, N) scores of the router
+def router_z_loss(router_logits: Tensor,       # (n, N) scores of the router
                   mask: Tensor | None = None,  # (n,) bool, False: does not count, padding
                   n_tokens: int | None = None, # of the whole batch; None: these are all
                   ) -> Tensor:                 # ()
     "The mean square of log Σ exp of the scores (Zoph et al. 2022, equation 5)."
-    logits = logits if mask is None else logits[mask]
+    logits = router_logits if mask is None else router_logits[mask]
     return logits.logsumexp(-1).square().sum() / max(len(logits) if n_tokens is None else n_tokens, 1)
 
 # %% ../../nbs/22_moe.ipynb #12484470
@@ -222,26 +236,108 @@ def record_routing(model: nn.Module) -> Iterator[list[Routing]]:
 def routing_loss(recorded: Sequence[Routing],
                  balance: float = 0.01,   # weight of load_balancing_loss
                  z: float = 0.001,        # weight of router_z_loss
-                 loads: Tensor | None = None,   # (L, N) choices of each expert in the whole batch; None: in these tokens
-                 n_tokens: int | None = None,   # of the whole batch, with `loads`
+                 tokens_per_expert: Sequence[Tensor] | None = None,   # (N,) for each layer, in the whole batch
+                 n_tokens: int | None = None,                         # of the whole batch, with `tokens_per_expert`
                  ) -> Tensor:             # ()
     "What training adds to the loss of the predictions: both losses of each layer."
     if not recorded:
         raise ValueError("no router was recorded: run a model that has experts inside record_routing")
-    losses = [balance * load_balancing_loss(r.logits, r.experts, loads=own, n_tokens=n_tokens)
-              + z * router_z_loss(r.logits, n_tokens=n_tokens)
-              for r, own in zip(recorded, [None] * len(recorded) if loads is None else loads, strict=True)]
+    counts = [None] * len(recorded) if tokens_per_expert is None else tokens_per_expert
+    losses = [balance * load_balancing_loss(r.router_logits, r.selected_experts, tokens_per_expert=own, n_tokens=n_tokens)
+              + z * router_z_loss(r.router_logits, n_tokens=n_tokens)
+              for r, own in zip(recorded, counts, strict=True)]
     return torch.stack(losses).sum()
 
+# %% ../../nbs/22_moe.ipynb #moe-objective-code
+def count_tokens(recorded: Sequence[Routing]) -> Tensor:   # (sum of all N,)
+    "How often each expert of each layer was chosen, one layer behind the other."
+    return torch.cat([torch.bincount(r.selected_experts.flatten(), minlength=r.router_logits.shape[-1]) for r in recorded])
+
+
+class _Whole(NamedTuple):
+    "What must be known of a whole batch while a part of it is computed."
+    n_targets: int
+    n_tokens: int
+    all_reduce: Callable[[Tensor], Tensor]         # the sum over all processes
+    tokens_per_expert: Tensor | None = None        # of all layers; None: there is no other part
+
+
+class MoEObjective(Objective):
+    "The loss of the predictions, with the gradient of the experts' losses added to its own."
+
+    forward_methods = (*Objective.forward_methods, "_choices")
+
+    def __init__(self, model: nn.Module, *how: Any, **settings: Any):
+        super().__init__(model, *how, **settings)
+        self.layers = [layer for layer in model.modules() if isinstance(layer, MoELayer)]
+        self.whole: _Whole | None = None   # between begin_step and end_step
+        self.dropped = 0                   # choices of this step that found no place
+
+    def forward(self, inputs: Inputs, targets: Tensor) -> Tensor:   # () summed over the targets that count
+        with record_routing(self.model) as recorded:
+            loss = super().forward(inputs, targets)
+        if not self.training:
+            return loss
+        self.dropped += sum(layer.dropped for layer in self.layers)
+        whole = self.whole or _whole([(inputs, targets)])
+        experts = whole.n_targets * self._routing_loss(recorded, whole)
+        return loss + (experts - experts.detach())   # the value of the loss, and the gradient of both
+
+    def begin_step(self, parts: Sequence[Batch], n_targets: int, all_reduce: Callable[[Tensor], Tensor]) -> None:
+        "Look at all parts of the batch beforehand, if there are several."
+        self.dropped, self.whole = 0, _whole(parts, n_targets, all_reduce)
+        if len(parts) > 1 and self.model.config.router_aux_loss_coef:
+            self.whole = self.whole._replace(tokens_per_expert=all_reduce(self._look_ahead(parts)))
+
+    def end_step(self) -> dict[str, float]:
+        "The share of choices that found no place, if places are limited."
+        whole, self.whole = self.whole, None
+        if whole is None or all(getattr(layer, "capacity_factor", inf) == inf for layer in self.layers):
+            return {}
+        choices = whole.n_tokens * sum(layer.router.top_k for layer in self.layers)
+        return {"dropped": whole.all_reduce(torch.tensor(self.dropped)).item() / choices}
+
+    def _routing_loss(self, recorded: Sequence[Routing], whole: _Whole) -> Tensor:   # ()
+        "What a part of the batch adds to the losses of the experts."
+        counts = whole.tokens_per_expert
+        if counts is None:
+            counts = whole.all_reduce(count_tokens(recorded))
+        sizes = [r.router_logits.shape[-1] for r in recorded]
+        config = self.model.config
+        return routing_loss(recorded, config.router_aux_loss_coef, config.router_z_loss_coef, counts.split(sizes),
+                            whole.n_tokens)
+
+    def _look_ahead(self, parts: Sequence[Batch]) -> Tensor:   # (sum of all N,)
+        "How often each expert will be chosen; what is random is drawn as it will be then."
+        device = next(self.model.parameters()).device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            return torch.stack([self._choices(inputs) for inputs, _ in parts]).sum(0)
+
+    @torch.no_grad()
+    def _choices(self, inputs: Inputs) -> Tensor:   # (sum of all N,)
+        "How often each expert is chosen by these inputs."
+        with record_routing(self.model) as recorded:
+            self.features(inputs)
+        return count_tokens(recorded)
+
+
+def _whole(parts: Sequence[Batch], n_targets: int | None = None,
+           all_reduce: Callable[[Tensor], Tensor] = lambda numbers: numbers) -> _Whole:
+    "The numbers of a batch of these parts, to which other processes may add theirs."
+    tokens = torch.tensor(sum(targets.numel() for _, targets in parts))
+    if n_targets is None:
+        n_targets = max(1, sum(int((targets != IGNORE_INDEX).sum()) for _, targets in parts))
+    return _Whole(n_targets, int(all_reduce(tokens).item()), all_reduce)
+
 # %% ../../nbs/22_moe.ipynb #2d05fb23
-def explore_routing(routing: Routing,        # of n tokens
+def plot_routing(routing: Routing,        # of n tokens
                  tokens: Sequence[str],   # n labels
                  capacity: int,           # how many choices an expert takes
-                 ):                       # a Picture
-    "Who goes where: experts × tokens with the weights, and the load of each expert against its capacity."
+                 ) -> "Picture":
+    "A picture of who goes where: experts × tokens with the weights, and the load of each expert against its capacity."
     from geminiq.utils.visualization import Picture   # training needs experts, and no pictures
-    experts, weights = routing.experts.cpu(), routing.weights.detach().float().cpu()
-    (n, k), N = experts.shape, routing.logits.shape[-1]
+    experts, weights = routing.selected_experts.cpu(), routing.routing_weights.detach().float().cpu()
+    (n, k), N = experts.shape, routing.router_logits.shape[-1]
     if n != len(tokens) or n == 0:
         raise ValueError(f"{len(tokens)} labels do not fit the routing of {n} tokens: give one for each, and at least one")
     choices = experts.T.flatten().tolist()

@@ -116,12 +116,12 @@ def _llama(s: HFConfig) -> dict[str, Any]:
 def _mistral(s: HFConfig) -> dict[str, Any]:
     "Mistral (Jiang et al. 2023): LLaMA with a window in every layer."
     window = s["sliding_window"]
-    return _llama(s) | ({} if window is None else {"attention_type": "sliding_window", "window": window})
+    return _llama(s) | ({} if window is None else {"attention_type": "sliding_window", "sliding_window": window})
 
 
 def _mixtral(s: HFConfig) -> dict[str, Any]:
     "Mixtral (Jiang et al. 2024): Mistral with experts."
-    return _mistral(s) | _experts(s, s["num_local_experts"]) | {"softmax_first": False}
+    return _mistral(s) | _experts(s, s["num_local_experts"]) | {"norm_topk_prob": True}
 
 
 def _experts(s: HFConfig, num_experts: int) -> dict[str, Any]:
@@ -148,13 +148,15 @@ def _windowed(kind: str,              # what config.json calls it
     if kind not in ("full_attention", "sliding_attention"):
         raise UserError(f"layers of the type {kind!r} are not supported: "
                         f"known are full_attention and sliding_attention")
-    return {} if kind == "full_attention" or window is None else {"attention_type": "sliding_window", "window": window}
+    if kind == "full_attention" or window is None:
+        return {}
+    return {"attention_type": "sliding_window", "sliding_window": window}
 
 
 def _qwen3_moe(s: HFConfig) -> dict[str, Any]:
     "Qwen 3 with experts, in all layers or in some."
     config = _qwen3(s) | _experts(s, s.get("num_experts") or s["num_local_experts"])
-    config |= {"softmax_first": not s["norm_topk_prob"], "d_ff": s["moe_intermediate_size"]}
+    config |= {"norm_topk_prob": s["norm_topk_prob"], "d_ff": s["moe_intermediate_size"]}
     plain = {"use_moe": False, "d_ff": s["intermediate_size"]}
     every = s["decoder_sparse_step"]
     own = [plain if i in s["mlp_only_layers"] or (i + 1) % every else {}
@@ -260,7 +262,7 @@ _LLAMA = {
     "lm_head": "lm_head",
 }
 _MIXTRAL = _LLAMA | {
-    "blocks.{}.feed_forward.router.score": "model.layers.{}.block_sparse_moe.gate",
+    "blocks.{}.feed_forward.router.gate": "model.layers.{}.block_sparse_moe.gate",
     "blocks.{}.feed_forward.experts.{}.feed_forward.gate": "model.layers.{}.block_sparse_moe.experts.{}.w1",
     "blocks.{}.feed_forward.experts.{}.feed_forward.down": "model.layers.{}.block_sparse_moe.experts.{}.w2",
     "blocks.{}.feed_forward.experts.{}.feed_forward.up": "model.layers.{}.block_sparse_moe.experts.{}.w3",
@@ -272,7 +274,7 @@ _QWEN3 = _LLAMA | {
     "blocks.{}.attention.key_norm": "model.layers.{}.self_attn.k_norm",
 }
 _QWEN3_MOE = _QWEN3 | {
-    "blocks.{}.feed_forward.router.score": "model.layers.{}.mlp.gate",
+    "blocks.{}.feed_forward.router.gate": "model.layers.{}.mlp.gate",
     "blocks.{}.feed_forward.experts.{}.feed_forward.gate": "model.layers.{}.mlp.experts.{}.gate_proj",
     "blocks.{}.feed_forward.experts.{}.feed_forward.up": "model.layers.{}.mlp.experts.{}.up_proj",
     "blocks.{}.feed_forward.experts.{}.feed_forward.down": "model.layers.{}.mlp.experts.{}.down_proj",
@@ -604,11 +606,12 @@ def _download(hub_id: str, revision: str | None = None) -> Path:
 
 # %% ../../nbs/28_pretrained.ipynb #5dc73e6a
 _ONLY_WITH = {   # unless this is chosen
-    "sliding_window": {"window"}, "sparse": {"sparse_pattern", "block_size"},
+    "sliding_window": {"sliding_window"}, "sparse": {"sparse_pattern", "block_size"},
     "rope": {"rope_base", "rope_interleaved", "rope_scaling"},
-    True: {"num_experts", "top_k", "num_shared_experts", "softmax_first"}}
-_ONLY_IN_TRAINING = {"dropout", "router_aux_loss_coef", "router_z_loss_coef", "capacity_factor", "router_noise", "bias", "layers"}
-_DEFAULT_ACTIVATION = {"standard": "gelu", "geglu": "gelu", "swiglu": "silu"}
+    True: {"num_experts", "top_k", "num_shared_experts", "norm_topk_prob"}}
+_ONLY_IN_TRAINING = {"dropout", "router_aux_loss_coef", "router_z_loss_coef", "capacity_factor", "router_noise",
+                     "bias", "layers"}
+_DEFAULT_ACTIVATION = {"standard": "relu", "geglu": "gelu", "swiglu": "silu"}
 
 
 def _effective_keys(config: ModelConfig) -> list[dict[str, Any]]:
@@ -620,9 +623,10 @@ def _effective_keys(config: ModelConfig) -> list[dict[str, Any]]:
         kept = {key: value for key, value in layer.model_dump().items() if key not in idle}
         kept["activation"] = kept["activation"] or _DEFAULT_ACTIVATION.get(kept["ffn_type"])
         kept["attention_scale"] = kept["attention_scale"] or kept["head_dim"] ** -0.5
-        kept["attention_type"] = "gqa" if kept["attention_type"] == "standard" else kept["attention_type"]   # with K = H
+        if layer.attention_type == "standard":
+            kept["attention_type"] = "gqa"   # with as many key heads as query heads
         if layer.use_moe:
-            kept["softmax_first"] = layer.top_k == 1 if layer.softmax_first is None else layer.softmax_first
+            kept["norm_topk_prob"] = layer.top_k > 1 if layer.norm_topk_prob is None else layer.norm_topk_prob
         found.append(kept)
     return found
 
@@ -653,7 +657,7 @@ def _mistral_to_hf(c: ModelConfig) -> dict[str, Any]:
     written = {key: value for key, value in _llama_to_hf(c).items()
                if not key.endswith("_bias")}   # it has none
     return written | {"model_type": "mistral", "architectures": ["MistralForCausalLM"],
-                      "sliding_window": c.window if c.attention_type == "sliding_window" else None}
+                      "sliding_window": c.sliding_window if c.attention_type == "sliding_window" else None}
 
 
 def _mixtral_to_hf(c: ModelConfig) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def lora_parameters(model: nn.Module) -> list[nn.Parameter]:
 def add_lora(model: nn.Module,
              rank: int,                                # r
              alpha: float,                             # α
-             target_modules: Iterable[str] = ("query", "value"),   # the last parts of names
+             target_modules: Iterable[str] = ("query", "value"),   # ends of names
              dropout: float = 0.0,                     # on what A reads, while training
              rslora: bool = False,                     # scale by α/√r in place of α/r
              generator: torch.Generator | None = None, # draws each A; None: seed 0
@@ -97,14 +97,15 @@ def add_lora(model: nn.Module,
     _check_settings(rank, alpha, dropout)
     maps = _maps_without_lora(model)
     targets = {target_modules} if isinstance(target_modules, str) else set(target_modules)
-    known = {_last_part(name) for name in maps}
-    if not targets or targets - known:
-        raise UserError(f"target_modules has {', '.join(sorted(targets - known)) or 'nothing'}: "
+    unknown = {target for target in targets if not any(_ends_with(name, target) for name in maps)}
+    if not targets or unknown:
+        known = {_last_part(name) for name in maps}
+        raise UserError(f"target_modules has {', '.join(sorted(unknown)) or 'nothing'}: "
                         f"the linear maps of this model are {', '.join(sorted(known))}")
     generator = generator or make_generator(0)
     model.requires_grad_(False)
     for name, part in maps.items():
-        if _last_part(name) in targets:
+        if any(_ends_with(name, target) for target in targets):
             model.set_submodule(name, LoRALinear(part, rank, alpha, dropout, rslora, generator))
 
 
@@ -137,6 +138,11 @@ def _adapted_layers(model: nn.Module) -> dict[str, LoRALinear]:
     if not (layers := lora_layers(model)):
         raise UserError("the model has no LoRA layers: add_lora or load_adapter make them")
     return layers
+
+
+def _ends_with(name: str, target: str) -> bool:
+    "Whether these are the last parts of a name, or all of them."
+    return f".{name}".endswith(f".{target}")
 
 
 def _last_part(name: str) -> str:
@@ -259,7 +265,7 @@ def _is_target(their: str, settings: dict[str, Any]) -> bool:
     chosen_otherwise = settings.get("layers_to_transform") is not None or settings.get("exclude_modules")
     if not isinstance(targets, list) or chosen_otherwise:
         return False   # an expression or a selection: the file shows which layers it meant
-    return any(their == target or their.endswith(f".{target}") for target in targets)
+    return any(_ends_with(their, target) for target in targets)
 
 # %% ../../nbs/29_lora.ipynb #70e3d6d6
 class _AdapterFiles(WeightFiles):

@@ -11,6 +11,8 @@ from math import cos, pi
 import torch
 from torch import nn
 
+from ..utils.registry import Registry
+
 # %% ../../nbs/13_optimizer.ipynb #52b1dadf
 def configure_optimizer(model: nn.Module,
                         learning_rate: float,                       # η, the highest; a schedule scales it
@@ -55,4 +57,4 @@ def constant_schedule(step: int, warmup_steps: int, max_steps: int, final_fracti
     return _warm_up(step, warmup_steps)
 
 
-SCHEDULES = {"cosine": cosine_schedule, "linear": linear_schedule, "constant": constant_schedule}
+SCHEDULES = Registry("schedule", cosine=cosine_schedule, linear=linear_schedule, constant=constant_schedule)
