@@ -201,15 +201,17 @@ def _vit(s: HFConfig) -> dict[str, Any]:
     s.require(qkv_bias=True)
     size = s["image_size"]
     return {"image_size": size if isinstance(size, int) else tuple(size), "patch_size": s["patch_size"],
-            "num_channels": s["num_channels"], "d_model": s["hidden_size"], "n_layers": s["num_hidden_layers"],
-            "n_heads": s["num_attention_heads"], "d_ff": s["intermediate_size"], "norm_eps": s["layer_norm_eps"],
+            "num_channels": s["num_channels"], "d_model": s["hidden_size"],
+            "n_layers": s["num_hidden_layers"], "n_heads": s["num_attention_heads"],
+            "d_ff": s["intermediate_size"], "norm_eps": s["layer_norm_eps"],
             "activation": s.activation("hidden_act")}
 
 # %% ../../nbs/28_pretrained.ipynb #2a1775b6
 _LLAMA_7B = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
             "num_attention_heads": 32, "max_position_embeddings": 2048}
-_CLIP_BASE = {"image_size": 224, "patch_size": 32, "num_channels": 3, "hidden_size": 768, "num_hidden_layers": 12,
-             "num_attention_heads": 12, "intermediate_size": 3072, "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"}
+_CLIP_BASE = {"image_size": 224, "patch_size": 32, "num_channels": 3, "hidden_size": 768,
+              "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+              "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"}
 
 
 def _clip(s: HFConfig) -> dict[str, Any]:
@@ -221,16 +223,18 @@ def _clip(s: HFConfig) -> dict[str, Any]:
 def _llava(s: HFConfig) -> dict[str, Any]:
     "LLaVA 1.5 (Liu et al. 2024), as arguments of VisionLanguageModel with the configurations of its halves."
     s.require(projector_hidden_act="gelu", multimodal_projector_bias=True)
-    if s["vision_feature_select_strategy"] not in ("default", "full") or not isinstance(s["vision_feature_layer"], int):
-        raise UserError(f"vision_feature_select_strategy {s['vision_feature_select_strategy']!r} with vision_feature_layer "
-                        f"{s['vision_feature_layer']!r} is not supported: known are default and full, with one layer")
+    strategy = s["vision_feature_select_strategy"]
+    layer = s["vision_feature_layer"]
+    if strategy not in ("default", "full") or not isinstance(layer, int):
+        raise UserError(f"vision_feature_select_strategy {strategy!r} with vision_feature_layer {layer!r} "
+                        f"is not supported: known are default and full, with one layer")
     if (kind := s["text_config"].get("model_type", "llama")) not in ("llama", "mistral"):
         raise UserError(f"a LLaVA with a {kind!r} inside is not supported, only with llama or mistral")
     family = FAMILIES[kind]
-    return {"vision": _clip(HFConfig(_CLIP_BASE | s["vision_config"])),
-            "language": family.config(HFConfig(_LLAMA_7B | family.defaults | s["text_config"])),
-            "image_token_id": s["image_token_index"], "feature_layer": s["vision_feature_layer"],
-            "keep_cls": s["vision_feature_select_strategy"] == "full"}
+    return {"vision_tower": _clip(HFConfig(_CLIP_BASE | s["vision_config"])),
+            "language_model": family.config(HFConfig(_LLAMA_7B | family.defaults | s["text_config"])),
+            "image_token_id": s["image_token_index"], "vision_feature_layer": layer,
+            "keep_cls": strategy == "full"}
 
 # %% ../../nbs/28_pretrained.ipynb #5deb0da3
 _GPT2 = {
@@ -286,8 +290,8 @@ _GEMMA2 = _LLAMA | {
 }
 _GEMMA3 = _QWEN3 | _GEMMA2
 _VIT = {
-    "cls": "embeddings.cls_token",
-    "position": "embeddings.position_embeddings",
+    "cls_token": "embeddings.cls_token",
+    "position_embeddings": "embeddings.position_embeddings",
     "patches.projection": "embeddings.patch_embeddings.projection",
     "blocks.{}.attention_norm": "encoder.layer.{}.layernorm_before",
     "blocks.{}.attention.query": "encoder.layer.{}.attention.attention.query",
@@ -301,8 +305,8 @@ _VIT = {
 }
 _CLASSIFIER = _VIT | {f"encoder.{ours}": their for ours, their in _VIT.items()} | {"head": "classifier"}
 _CLIP = {
-    "cls": "embeddings.class_embedding",
-    "position": "embeddings.position_embedding.weight",
+    "cls_token": "embeddings.class_embedding",
+    "position_embeddings": "embeddings.position_embedding.weight",
     "patches.projection": "embeddings.patch_embedding",
     "embedding_norm": "pre_layrnorm",
     "blocks.{}.attention_norm": "encoder.layers.{}.layer_norm1",
@@ -315,9 +319,10 @@ _CLIP = {
     "blocks.{}.feed_forward.down": "encoder.layers.{}.mlp.fc2",
     "norm": "post_layernorm",
 }
-_LLAVA = ({f"vision.{ours}": their for ours, their in _CLIP.items()}
-         | {f"language.{ours}": f"language_model.{their}" for ours, their in _LLAMA.items()}
-         | {"projector.maps.0": "multi_modal_projector.linear_1", "projector.maps.2": "multi_modal_projector.linear_2"})
+_LLAVA = ({f"vision_tower.{ours}": their for ours, their in _CLIP.items()}
+          | {f"language_model.{ours}": f"language_model.{their}" for ours, their in _LLAMA.items()}
+          | {"projector.maps.0": "multi_modal_projector.linear_1",
+             "projector.maps.2": "multi_modal_projector.linear_2"})
 
 # %% ../../nbs/28_pretrained.ipynb #854de7c7
 def _published_name(name: str,               # of one of our weights
@@ -344,14 +349,15 @@ def _build_vision(config: dict[str, Any], s: HFConfig) -> VisionEncoder | ImageC
     vision = VisionConfig(**config)
     if s.get("architectures") == ["ViTModel"]:
         return VisionEncoder(vision)
-    return ImageClassifier(vision, len(s["id2label"]))
+    return ImageClassifier(len(s["id2label"]), vision)
 
 
 def _build_llava(config: dict[str, Any], s: HFConfig) -> VisionLanguageModel:
     "And for both together."
-    vision = VisionEncoder(VisionConfig(**config.pop("vision")))
-    language = _build_transformer(config.pop("language"), s)
-    return VisionLanguageModel(vision, MLPProjector(vision.config.d_model, language.config.d_model), language, **config)
+    vision = VisionEncoder(VisionConfig(**config.pop("vision_tower")))
+    language = _build_transformer(config.pop("language_model"), s)
+    projector = MLPProjector(vision.config.d_model, language.config.d_model)
+    return VisionLanguageModel(vision, projector, language, **config)
 
 
 class Family(NamedTuple):

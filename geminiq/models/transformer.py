@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from .attention import LayerCache, _is_recorded
 from .embeddings import POSITIONS, PositionalEncoding, TokenEmbedding, position_ids
@@ -103,9 +103,10 @@ class Transformer(nn.Module):
 
     def _run(self, block: nn.Module, x: Tensor, **how: Any) -> Tensor:   # (B, T, D)
         "What a block makes of its input; with gradient checkpointing, nothing else is kept for the backward pass."
-        if self.gradient_checkpointing and self.training and not _is_recorded(self):
-            return checkpoint(block, x, use_reentrant=False, **how)
-        return block(x, **how)
+        if not (self.gradient_checkpointing and self.training) or _is_recorded(self):
+            return block(x, **how)
+        same_again = getattr(block.cross_attn, "again", noop_context_fn)   # what it looks at, when computed again
+        return checkpoint(block, x, use_reentrant=False, context_fn=same_again, **how)
 
 # %% ../../nbs/10_transformer.ipynb #a2c0f160
 def init_weights(model: Transformer,

@@ -81,25 +81,26 @@ class TransformerBlock(nn.Module):
                  post_norm: bool = False,        # norms stand in the residual stream, behind each addition
                  output_norms: tuple[nn.Module, nn.Module] | None = None,   # on what is added
                  cross_attn: nn.Module | None = None,   # adds what it finds in something else, such as an image
-                 cross_attn_place: Literal["before_attention", "after_attention"] = "before_attention",
+                 cross_attn_place: Literal["before", "between"] = "before",   # self-attention, or it and feed-forward
                  ):
         super().__init__()
-        if cross_attn_place not in ("before_attention", "after_attention"):
-            raise UserError(f"cross_attn_place {cross_attn_place!r} is unknown: it is before_attention or after_attention")
+        if cross_attn_place not in ("before", "between"):
+            raise UserError(f"cross_attn_place {cross_attn_place!r} is unknown: it is before (self-attention) or between "
+                            f"(it and feed-forward)")
         self.attention_norm, self.attention = attention_norm, attention
         self.feed_forward_norm, self.feed_forward = feed_forward_norm, feed_forward
         self.attention_output_norm, self.feed_forward_output_norm = output_norms or (nn.Identity(), nn.Identity())
         self.dropout, self.post_norm = nn.Dropout(dropout), post_norm
-        self.cross_attn, self.cross_attn_place = cross_attn, cross_attn_place
+        self.cross_attn, self.cross_attn_place = cross_attn, str(cross_attn_place)
 
     def forward(self,
                 x: Tensor,        # (B, T, D)
                 **how: Any,       # rotation, slopes, attention_mask, cache: passed on to attention
                 ) -> Tensor:      # (B, T, D)
-        x = self._cross(x, "before_attention")
+        x = self._cross(x, "before")
         gathered = self.attention(self._read(x, self.attention_norm), **how)
         x = self._add(x, self.attention_output_norm(gathered), self.attention_norm)
-        x = self._cross(x, "after_attention")
+        x = self._cross(x, "between")
         computed = self.feed_forward(self._read(x, self.feed_forward_norm))
         return self._add(x, self.feed_forward_output_norm(computed), self.feed_forward_norm)
 
