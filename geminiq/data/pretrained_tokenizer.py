@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import sentencepiece
 
-from .tokenizer import CHAT_TOKENS, Tokenizer
+from .tokenizer import CHAT_TOKENS, BPETokenizer, Tokenizer
 from ..utils.device import UserError
 
 # %% ../../nbs/27_pretrained_tokenizer.ipynb #0cd2c5c4
@@ -239,7 +239,7 @@ _MARK = "\ufdd0"   # breaks the control tokens that a message spells
 
 
 class PretrainedTokenizer:
-    "The tokenizer of a published model: what `Tokenizer` does, as others decided it."
+    "The tokenizer of a published model: a `Tokenizer` as others decided it, which can also write conversations."
 
     def __init__(self,
                  vocabulary: _SentencePieces | _JsonPieces,
@@ -358,7 +358,7 @@ _FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special
 
 
 def load_tokenizer(folder: str | Path,   # as published on the Hugging Face hub
-                   ) -> PretrainedTokenizer | Tokenizer:
+                   ) -> PretrainedTokenizer | BPETokenizer:
     "The tokenizer of a published model; ours, if it is one of `train_tokenizer`."
     folder = Path(folder)
     config = _read_json(folder / "tokenizer_config.json")
@@ -369,7 +369,7 @@ def load_tokenizer(folder: str | Path,   # as published on the Hugging Face hub
         vocabulary = _JsonPieces(folder / "tokenizer.json")
         start_ids = vocabulary.start_ids
     elif (folder / "tokenizer.model").is_file():
-        ours = Tokenizer.load(folder / "tokenizer.model")
+        ours = BPETokenizer.load(folder / "tokenizer.model")
         if not config and _is_ours(ours):
             return ours
         vocabulary = _SentencePieces(ours.model, added)
@@ -390,7 +390,7 @@ def load_tokenizer(folder: str | Path,   # as published on the Hugging Face hub
                                _templates(folder, config), files)
 
 
-def _is_ours(tokenizer: Tokenizer) -> bool:
+def _is_ours(tokenizer: BPETokenizer) -> bool:
     "Is it one of `train_tokenizer`?"
     pieces = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
     return all(pieces.is_control(pieces.piece_to_id(token)) for token in CHAT_TOKENS)
@@ -469,7 +469,7 @@ def _merges(scores: dict[str, float],   # the pieces, and how early each was lea
             if piece[:cut] in scores and piece[cut:] in scores]
 
 # %% ../../nbs/27_pretrained_tokenizer.ipynb #56032247
-def save_tokenizer(tokenizer: Tokenizer | PretrainedTokenizer,
+def save_tokenizer(tokenizer: Tokenizer,
                    folder: str | Path,
                    chat_template: str | None = None,   # in Jinja, for those who talk to the model
                    ) -> None:
@@ -477,6 +477,9 @@ def save_tokenizer(tokenizer: Tokenizer | PretrainedTokenizer,
     folder = Path(folder)
     if isinstance(tokenizer, PretrainedTokenizer):
         files = tokenizer.files
+    elif not isinstance(tokenizer, BPETokenizer):
+        raise UserError(f"a {type(tokenizer).__name__} cannot be written as others read it: "
+                        f"only a BPETokenizer and a PretrainedTokenizer can")
     else:
         if not _is_ours(tokenizer):
             raise UserError("this SentencePiece model is not one of train_tokenizer: "
@@ -491,7 +494,7 @@ def save_tokenizer(tokenizer: Tokenizer | PretrainedTokenizer,
         (folder / name).write_bytes(content)
 
 
-def _as_json(tokenizer: Tokenizer) -> dict:
+def _as_json(tokenizer: BPETokenizer) -> dict:
     "Our tokenizer as a `tokenizer.json`."
     pieces = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
     special = [i for i in range(tokenizer.vocab_size) if pieces.is_control(i) or pieces.is_unknown(i)]

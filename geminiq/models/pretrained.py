@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..data.pretrained_tokenizer import (
     PretrainedTokenizer, _import_extra, _read_json, load_tokenizer, save_tokenizer)
-from ..data.tokenizer import Tokenizer
+from ..data.tokenizer import BPETokenizer, Tokenizer
 from ..generation.generate import lengthen
 from .multimodal import MLPProjector, VisionLanguageModel
 from .transformer import Transformer
@@ -554,7 +554,7 @@ def _first_names(names: set[str]) -> str:
 class Pretrained(NamedTuple):
     "A published model."
     model: nn.Module
-    tokenizer: Tokenizer | PretrainedTokenizer | None   # None: there is none in its folder
+    tokenizer: BPETokenizer | PretrainedTokenizer | None   # None: there is none in its folder
     hf_config: HFConfig                                 # its config.json, with the defaults of its family
 
 
@@ -694,7 +694,7 @@ def _to_hf(config: ModelConfig,
 def save_pretrained(folder: str | Path,               # must not exist yet
                     model: Transformer,
                     format: str = "llama",            # a name in FORMATS
-                    tokenizer: Tokenizer | PretrainedTokenizer | None = None,   # written beside it
+                    tokenizer: Tokenizer | None = None,   # written beside it
                     max_shard_size: str = "5GB",      # larger models are written in several files
                     ) -> Path:
     "Write a model as others publish theirs, complete or not at all."
