@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['VISION_PRESETS', 'PatchEmbedding', 'LabelledImages', 'load_digits', 'resize_positions', 'VisionConfig',
-           'init_by_fan_in', 'vision_block', 'VisionEncoder', 'load_vision_config', 'ImageClassifier']
+           'init_by_fan_in', 'build_vision_block', 'VisionEncoder', 'load_vision_config', 'ImageClassifier']
 
 # %% ../../nbs/24_vision.ipynb #e75b7578
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -78,15 +78,15 @@ def load_digits(seed: int = 0,   # decides which fifth is held out
     return LabelledImages(images[train], labels[train]), LabelledImages(images[held_out], labels[held_out])
 
 # %% ../../nbs/24_vision.ipynb #39cb6f9a
-def resize_positions(position: Tensor,           # (1 + n, D): CLS, then the patches row by row
+def resize_positions(embeddings: Tensor,         # (1 + n, D) learned positions: CLS, then the patches row by row
                      grid: tuple[int, int],      # rows and columns they were learned for
                      new_grid: tuple[int, int],  # rows and columns of the new image
                      ) -> Tensor:                # (1 + n', D)
     "Learned positions for an image of another size, by bicubic interpolation."
-    cls, patches = position.tensor_split([1])
-    sheet = patches.T.unflatten(1, grid)[None]                                             # (1, D, rows, columns)
+    cls_token, patches = embeddings.tensor_split([1])
+    sheet = patches.T.unflatten(1, grid)[None]     # (1, D, rows, columns)
     sheet = F.interpolate(sheet, size=new_grid, mode="bicubic", align_corners=False)
-    return torch.cat([cls, sheet[0].flatten(1).T])
+    return torch.cat([cls_token, sheet[0].flatten(1).T])
 
 # %% ../../nbs/24_vision.ipynb #5253a60c
 class VisionConfig(Section):
@@ -117,48 +117,54 @@ def init_by_fan_in(model: nn.Module,
                 parameter.zero_()
 
 # %% ../../nbs/24_vision.ipynb #7845c8b0
-def vision_block(config: VisionConfig) -> TransformerBlock:
+def build_vision_block(config: VisionConfig) -> TransformerBlock:
     "One layer: attention without a mask, and feed-forward, each behind a norm, with a bias in every map."
-    D, dropout = config.d_model, config.dropout
-    return TransformerBlock(MultiHeadAttention(D, config.n_heads, bias=True, dropout=dropout),
-                            FeedForward(D, config.d_ff, bias=True, dropout=dropout, activation=ACTIVATIONS[config.activation]),
-                            LayerNorm(D, config.norm_eps), LayerNorm(D, config.norm_eps), dropout)
+    D, eps = config.d_model, config.norm_eps
+    attention = MultiHeadAttention(D, config.n_heads, bias=True, dropout=config.dropout)
+    feed_forward = FeedForward(D, config.d_ff, bias=True, dropout=config.dropout,
+                               activation=ACTIVATIONS[config.activation])
+    return TransformerBlock(attention, feed_forward, LayerNorm(D, eps), LayerNorm(D, eps), config.dropout)
 
 # %% ../../nbs/24_vision.ipynb #b32da5e4
 class VisionEncoder(nn.Module):
-    "A vision transformer (ViT, Dosovitskiy et al. 2021)."
+    "A vision transformer (ViT, Dosovitskiy et al. 2021), built from a configuration or from its keys."
 
     def __init__(self,
-                 config: VisionConfig,
+                 config: VisionConfig | None = None,        # None: the keys that follow, and defaults
                  generator: torch.Generator | None = None,  # draws the first weights; None: seed 0
+                 **keys: Any,                               # of VisionConfig: image_size, patch_size, d_model …
                  ):
         super().__init__()
-        self.config = config
+        self.config = config = make_section(VisionConfig, {**dict(config or {}), **keys}, "VisionEncoder")
         D = config.d_model
-        with torch.random.fork_rng([]):   # the parts draw first weights of their own; `init_by_fan_in` draws all anew
-            self.patches = PatchEmbedding(config.image_size, config.patch_size, config.num_channels, D, config.patch_bias)
-            self.cls = nn.Parameter(torch.zeros(D))
-            self.position = nn.Parameter(torch.zeros(1 + self.patches.n_patches, D))
+        with torch.random.fork_rng([]):   # what the parts draw first does not count: `init_by_fan_in` draws all
+            self.patches = PatchEmbedding(config.image_size, config.patch_size, config.num_channels, D,
+                                          config.patch_bias)
+            self.cls_token = nn.Parameter(torch.zeros(D))
+            self.position_embeddings = nn.Parameter(torch.zeros(1 + self.patches.n_patches, D))
             self.dropout = nn.Dropout(config.dropout)
             self.embedding_norm = LayerNorm(D, config.norm_eps) if config.embedding_norm else nn.Identity()
-            self.blocks = nn.ModuleList(vision_block(config) for _ in range(config.n_layers))
+            self.blocks = nn.ModuleList(build_vision_block(config) for _ in range(config.n_layers))
             self.norm = LayerNorm(D, config.norm_eps)
         init_by_fan_in(self, generator or make_generator(0))
 
-    def embed(self, images: Tensor) -> Tensor:   # (B, 1 + n, D)
+    def embed(self,
+              images: Tensor,   # (B, C, height, width)
+              ) -> Tensor:      # (B, 1 + n, D)
         "CLS and the patches, with their positions: what goes into the first block."
         patches = self.patches(images)                                              # (B, n, D)
-        x = torch.cat([self.cls.expand(len(patches), 1, -1), patches], dim=1)       # (B, 1 + n, D)
-        position, grid = self.position, self.patches.grid_of(*images.shape[2:])
+        x = torch.cat([self.cls_token.expand(len(patches), 1, -1), patches], dim=1)  # (B, 1 + n, D)
+        positions = self.position_embeddings
+        grid = self.patches.grid_of(*images.shape[2:])
         if grid != self.patches.grid:
-            position = resize_positions(position, self.patches.grid, grid)
-        return self.embedding_norm(self.dropout(x + position))
+            positions = resize_positions(positions, self.patches.grid, grid)
+        return self.embedding_norm(self.dropout(x + positions))
 
     def hidden_states(self,
-                 images: Tensor,    # (B, C, height, width)
-                 layer: int = -1,   # 0: into the first block; 1 … L: out of the first … last; −1, −2 …: from the end
-                 ) -> Tensor:       # (B, 1 + n, D)
-        "The stream after a layer, before any further norm."
+                      images: Tensor,    # (B, C, height, width)
+                      layer: int = -1,   # 0: into the first block; 1 … L: out of each; −1, −2 …: from the end
+                      ) -> Tensor:       # (B, 1 + n, D)
+        "What comes out of a layer, before any further norm."
         n_layers = len(self.blocks)
         if not -n_layers - 1 <= layer <= n_layers:
             raise UserError(f"layer {layer} is outside {-n_layers - 1} … {n_layers}")
@@ -168,16 +174,9 @@ class VisionEncoder(nn.Module):
         return x
 
     def forward(self,
-                images: Tensor,                # (B, C, height, width)
-                return_weights: bool = False,  # also return the attention weights (B, L, H, T, T)
-                ) -> Tensor | tuple[Tensor, Tensor]:  # (B, 1 + n, D)
-        if not return_weights:
-            return self.norm(self.hidden_states(images))
-        x, weights = self.embed(images), []
-        for block in self.blocks:
-            x, layer_weights = block(x, return_weights=True)
-            weights.append(layer_weights)
-        return self.norm(x), torch.stack(weights, dim=1)
+                images: Tensor,  # (B, C, height, width)
+                ) -> Tensor:     # (B, 1 + n, D)
+        return self.norm(self.hidden_states(images))
 
 # %% ../../nbs/24_vision.ipynb #bed6947e
 VISION_PRESETS = PRESETS / "vision"
@@ -193,16 +192,17 @@ class ImageClassifier(nn.Module):
     "Scores for the classes of an image, read from CLS."
 
     def __init__(self,
-                 config: VisionConfig,
                  n_classes: int,
+                 config: VisionConfig | None = None,        # of the encoder; None: the keys that follow, and defaults
                  generator: torch.Generator | None = None,  # draws the encoder's first weights; None: seed 0
+                 **keys: Any,                               # of VisionConfig: image_size, patch_size, d_model …
                  ):
         super().__init__()
-        self.encoder = VisionEncoder(config, generator)
+        self.encoder = VisionEncoder(config, generator, **keys)
         with torch.random.fork_rng([]):
-            self.head = nn.Linear(config.d_model, n_classes)
-        for parameter in self.head.parameters():
-            nn.init.zeros_(parameter)
+            self.head = nn.Linear(self.encoder.config.d_model, n_classes)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
     def forward(self,
                 images: Tensor,  # (B, C, height, width)

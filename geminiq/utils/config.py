@@ -191,7 +191,7 @@ class ModelConfig(Section):
         if self.use_moe and self.top_k == 1 and self.norm_topk_prob:
             raise ValueError("norm_topk_prob is true with top_k 1: every weight is 1, and the router learns nothing: "
                              "leave it out")
-        if self.attn_logit_softcapping is not None and self.attention_type in ("sparse", "linear"):
+        if self.attn_logit_softcapping is not None and self.attention_type in ("sparse", "linear", "flash"):
             raise ValueError(f"attn_logit_softcapping {self.attn_logit_softcapping} and attention_type "
                              f"{self.attention_type} do not go together: it takes standard, gqa or sliding_window")
 
