@@ -277,11 +277,13 @@ _RopeScaling = Annotated[str | None, _option("rope_scaling", "none, linear, ntk 
 
 @app.command(epilog=_examples('generate --checkpoint runs/tiny --prompt "The " --max_tokens 100 --temperature 0.8 --top_p 0.9',
                               'generate --checkpoint runs/tiny --prompt "The " --beam_search --num_beams 4 --num_return 2',
-                              'generate --checkpoint runs/tiny --prompt "The " --max_seq_len 512 --max_tokens 400'))
+                              'generate --checkpoint runs/tiny --prompt "The " --max_seq_len 512 --max_tokens 400',
+                              'generate --checkpoint runs/vision_language --image scene.png --prompt "How many circles are there?"'))
 def generate(
     context: typer.Context,
     checkpoint: _Checkpoint,
     prompt: Annotated[str, _option("prompt", "The beginning of the text.")] = "",
+    image: Annotated[Path | None, _option("image", "A picture that the prompt is about, for a model that sees.")] = None,
     max_tokens: Annotated[int | None, _option("max_tokens", "At most (default: 256, or as fits).", min=1)] = None,
     temperature: _Temperature = 0.8,
     top_k: _TopK = None,
@@ -301,8 +303,14 @@ def generate(
     "Continue a prompt."
     with _friendly():
         from geminiq.generation.sampling import Sampling
+        from geminiq.utils.device import UserError
         _check_together(context, beam_search)
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        if image is not None:
+            if beam_search or stop or max_seq_len:
+                raise UserError("--image goes with none of --beam_search, --stop and --max_seq_len: leave them out")
+            _look(checkpoint, device, image, prompt, max_tokens, sampling, seed)
+            return
         model, tokenizer = _load(checkpoint, device, max_seq_len, rope_scaling)
         max_tokens = max_tokens or _room(model, tokenizer, prompt)
         if beam_search:
@@ -358,7 +366,9 @@ def _load(checkpoint: Path, device: str, max_seq_len: int | None, rope_scaling: 
     if (folder / "config.json").is_file():
         model, tokenizer = _load_published(folder, device)
     else:
-        model, _, tokenizer = load_checkpoint(checkpoint, get_device(device))
+        model, config, tokenizer = load_checkpoint(checkpoint, get_device(device))
+        if config.vision is not None:
+            raise UserError(f"{checkpoint} holds a model that sees: ask it about a picture, with generate --image FILE.png")
     if max_seq_len is not None:
         lengthen(model, max_seq_len, rope_scaling)
     return model, tokenizer
@@ -392,6 +402,19 @@ def _draw(model: "Transformer", tokenizer: "Tokenizer", prompt: str, max_tokens:
     first = next(pieces, "")       # a prompt that is too long fails here, before anything is printed
     typer.echo(prompt + first, nl=False)
     _write(pieces)
+
+
+def _look(checkpoint: Path, device: str, image: Path, prompt: str, max_tokens: int | None, sampling: Any, seed: int) -> None:
+    "Write about a picture."
+    from geminiq.models.multimodal import generate_text_from_images, load_image
+    from geminiq.utils.checkpointing import load_checkpoint
+    from geminiq.utils.device import UserError, get_device, make_generator
+    model, config, tokenizer = load_checkpoint(checkpoint, get_device(device))
+    if config.vision is None:
+        raise UserError(f"{checkpoint} holds a model of text, which sees no picture: leave out --image, or train one that "
+                        f"sees: {_program()} train --config vision_language")
+    images = load_image(image, config.vision)
+    typer.echo(generate_text_from_images(model, tokenizer, prompt, images, max_tokens, sampling, make_generator(seed)))
 
 
 def _search(model: "Transformer", tokenizer: "Tokenizer", prompt: str, max_tokens: int, num_beams: int,
@@ -485,7 +508,10 @@ def _begin(config: str, output: Path) -> "tuple[Trainer, Tokenizer]":
     from geminiq.training.trainer import make_trainer, prepare_data, resume_trainer
     from geminiq.utils.checkpointing import checkpoints, load_checkpoint
     from geminiq.utils.config import load_config
+    from geminiq.utils.device import UserError
     settings = load_config(config)
+    if settings.vision is not None:
+        raise UserError(f"demo talks with a model of text, and {config} is one that sees: {_program()} train --config {config}")
     if checkpoints(output):
         console.print(f"[bold]Going on with the run in {output}[/]")
         return resume_trainer(output, settings), load_checkpoint(output).tokenizer

@@ -625,7 +625,8 @@ def load_image(path: str | Path,              # a PNG, or what else the pillow l
     try:
         pixels = torch.from_numpy(imread(path).copy())                  # (height, width) or (height, width, 3 or 4)
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}): give a PNG file") from None
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be read as an image ({why}): give a PNG file") from None
     image = pixels / 255 if pixels.dtype == torch.uint8 else pixels     # from 0 to 1
     image = image[..., None].expand(-1, -1, 3) if image.ndim == 2 else image
     if image.shape[-1] == 4:                                            # what is transparent shows white paper
@@ -650,7 +651,8 @@ def generate_text_from_images(model: VisionLanguageModel,
     if "<image>" not in prompt:
         prompt += "<image>" * n_images
     tokens = torch.tensor([encode_with_images(tokenizer, prompt, model.image_token_id)])
-    seen: Any = ImagePrompt(model, tokens, images)
+    device = model.embedding.weight.device
+    seen: Any = ImagePrompt(model, tokens, None if images is None else images.to(device))
     if max_tokens is None:
         max_tokens = max(1, seen.config.max_seq_len - seen.tokens.shape[1])
     written = generate(seen, seen.tokens, max_tokens, sampling=sampling, generator=generator,
