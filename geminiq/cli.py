@@ -278,7 +278,7 @@ _RopeScaling = Annotated[str | None, _option("rope_scaling", "none, linear, ntk 
 @app.command(epilog=_examples('generate --checkpoint runs/tiny --prompt "The " --max_tokens 100 --temperature 0.8 --top_p 0.9',
                               'generate --checkpoint runs/tiny --prompt "The " --beam_search --num_beams 4 --num_return 2',
                               'generate --checkpoint runs/tiny --prompt "The " --max_seq_len 512 --max_tokens 400',
-                              'generate --checkpoint runs/vision_language --image scene.png --prompt "How many circles are there?"'))
+                              'generate --checkpoint runs/vision_language --image scene.png --prompt "How many rings are there?"'))
 def generate(
     context: typer.Context,
     checkpoint: _Checkpoint,
