@@ -347,8 +347,8 @@ def _check_together(context: typer.Context, beam_search: bool) -> None:
     "Refuse options of drawing with --beam_search, and those of searching without."
     from geminiq.utils.device import UserError
     useless = _DRAWING if beam_search else _SEARCHING
-    options = [option for option in context.command.params if getattr(option, "rich_help_panel", "") == useless]
-    names = [str(option.name) for option in options]
+    groups = {str(option.name): getattr(option, "rich_help_panel", "") for option in context.command.params}
+    names = [name for name, group in groups.items() if group == useless]
     given = [f"--{name}" for name in names if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
     if given and beam_search:
         raise UserError(f"--beam_search looks for the likeliest texts and draws nothing: "

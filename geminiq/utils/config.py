@@ -267,8 +267,8 @@ class Config(Section):
                              f"{self.model.max_seq_len}, the longest text of the model")
         self.data = self.data.model_copy(update={"seq_length": seq_length})
         if (softcap := self.model.final_logit_softcapping) and (chunk := self.training.vocab_chunk):
-            raise ValueError(f"model.final_logit_softcapping {softcap} bends logits that training.vocab_chunk "
-                             f"{chunk} never has: leave one out")
+            raise ValueError(f"model.final_logit_softcapping {softcap} bends logits, and training.vocab_chunk "
+                             f"{chunk} never has all of them: leave one out")
         return self
 
 # %% ../../nbs/workshop/config.ipynb #d5266abe
