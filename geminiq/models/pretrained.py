@@ -244,7 +244,7 @@ LLAMA = {
     "lm_head": "lm_head",
 }
 MIXTRAL = LLAMA | {
-    "blocks.{}.feed_forward.router.score": "model.layers.{}.block_sparse_moe.gate",
+    "blocks.{}.feed_forward.router.gate": "model.layers.{}.block_sparse_moe.gate",
     "blocks.{}.feed_forward.experts.{}.feed_forward.gate": "model.layers.{}.block_sparse_moe.experts.{}.w1",
     "blocks.{}.feed_forward.experts.{}.feed_forward.down": "model.layers.{}.block_sparse_moe.experts.{}.w2",
     "blocks.{}.feed_forward.experts.{}.feed_forward.up": "model.layers.{}.block_sparse_moe.experts.{}.w3",
@@ -256,7 +256,7 @@ QWEN3 = LLAMA | {
     "blocks.{}.attention.key_norm": "model.layers.{}.self_attn.k_norm",
 }
 QWEN3_MOE = QWEN3 | {
-    "blocks.{}.feed_forward.router.score": "model.layers.{}.mlp.gate",
+    "blocks.{}.feed_forward.router.gate": "model.layers.{}.mlp.gate",
     "blocks.{}.feed_forward.experts.{}.feed_forward.gate": "model.layers.{}.mlp.experts.{}.gate_proj",
     "blocks.{}.feed_forward.experts.{}.feed_forward.up": "model.layers.{}.mlp.experts.{}.up_proj",
     "blocks.{}.feed_forward.experts.{}.feed_forward.down": "model.layers.{}.mlp.experts.{}.down_proj",
