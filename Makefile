@@ -1,6 +1,8 @@
 # make lab    the course in JupyterLab          make demo   the same job in a terminal
-# make test   everything that must hold         make docs   the site, in _docs/
+# make check  the quick half of the tests       make test   everything that must hold
+# make docs   the site, in _docs/               make readme README.md, from nbs/index.ipynb
 # make report what each lesson has and lacks    make bench  how fast it is, next to others
+# make coverage  which lines the tests run, in test-artifacts/coverage
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -9,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Threads that wait for long leave the cores to those that compute (the command line's page in the workshop).
 export GOMP_SPINCOUNT := 1000
 
-.PHONY: lab demo test docs readme report bench clean
+.PHONY: lab demo check test coverage docs readme report bench clean
 .DELETE_ON_ERROR:
 
 lab: $(BIN)/.course
@@ -37,17 +39,30 @@ $(BIN)/.dev: $(BIN)/.course
 	$(INSTALL) '.[dev]'
 	touch $@
 
+# In two minutes: style, types, the package against the notebooks, and the tests that are not marked slow.
+check: $(BIN)/.dev
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python docs/readme.py --check
+	$(BIN)/python -m pytest tests -m "not slow" -n 2 --dist loadscope
+
 # Everything that must hold, the quick checks first.
 test: $(BIN)/.dev
 	$(BIN)/ruff check
+	$(BIN)/mypy
 	$(BIN)/python docs/families.py --check
 	$(BIN)/python docs/readme.py --check
-	$(BIN)/python docs/build_site.py --sphinx
+	$(BIN)/python docs/build_site.py
 	$(BIN)/python tests/site/browser.py
 	$(BIN)/python -m pytest tests -n 2 --dist loadscope
 
+# Of tests/ without notebooks and browsers, which run in processes of their own.
+coverage: $(BIN)/.dev
+	$(BIN)/python -m pytest tests --ignore tests/site --ignore tests/test_notebooks.py --ignore tests/test_package.py \
+		-n 2 --dist loadscope --cov geminiq --cov-report term:skip-covered --cov-report html:test-artifacts/coverage
+
 docs: $(BIN)/.dev
-	$(BIN)/python docs/build_site.py $(DOCS_FLAGS)
+	$(BIN)/python docs/build_site.py
 
 readme: $(BIN)/.dev
 	$(BIN)/python docs/readme.py
@@ -59,4 +74,4 @@ bench: $(BIN)/.dev
 	$(BIN)/python benchmarks/results.py
 
 clean:
-	rm -rf build dist _docs _proc *.egg-info test-artifacts docs/_static/vendor nbs/mathjax
+	rm -rf build dist _docs _proc *.egg-info test-artifacts docs/_static/vendor nbs/nbdev.yml nbs/sidebar.yml .mypy_cache .coverage*

@@ -1,6 +1,5 @@
-"""Build the site in _docs/: with Quarto where it is installed, else (or with --sphinx) with Sphinx."""
+"""Build the site in _docs/, with Sphinx: the site that is tested, and that is published."""
 
-import argparse
 import html
 import json
 import os
@@ -24,8 +23,8 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS, PROCESSED, PAGES, SITE = ROOT / "nbs", ROOT / "_proc", ROOT / "build" / "site", ROOT / "_docs"
 VENDOR = ROOT / "docs" / "_static" / "vendor"
 WANTED = {  # what the site needs of each npm package
-    "mathjax": ("package/es5/tex-chtml.js", "package/es5/input/tex", "package/es5/output/chtml",       # for Quarto
-                "package/es5/node-main.js", "package/es5/adaptors/", "package/es5/a11y/assistive-mml.js"),  # for Sphinx
+    "mathjax": ("package/es5/node-main.js", "package/es5/input/tex", "package/es5/output/chtml",
+                "package/es5/adaptors/", "package/es5/a11y/assistive-mml.js"),
     "mermaid": ("package/dist/mermaid.esm.min.mjs", "package/dist/chunks/mermaid.esm.min/"),
 }
 FORMULA = re.compile(r'(<(?:span|div) class="math [^>]*>(?:\s*<span class="eqno">.*?</span>)?)'
@@ -103,9 +102,9 @@ def processed() -> tuple[dict[str, NotebookNode], Site]:
 
 
 def write_pages(notebooks: dict[str, NotebookNode], site: Site) -> None:
-    "Fill build/site/: notebooks for Sphinx under the addresses that Quarto gives them."
+    "Fill build/site/: notebooks for Sphinx under the addresses that nbdev's links lead to."
     shutil.rmtree(PAGES, ignore_errors=True)
-    shutil.copytree(NOTEBOOKS, PAGES, ignore=shutil.ignore_patterns(".*", "_*", "*.ipynb", "mathjax"))
+    shutil.copytree(NOTEBOOKS, PAGES, ignore=shutil.ignore_patterns(".*", "_*", "*.ipynb"))
     for name, notebook in notebooks.items():
         page = read(notebook, name, site)
         if site.pages[name] == "index":
@@ -169,19 +168,12 @@ def llms_txt(notebooks: dict[str, NotebookNode], site: Site) -> str:
 
 def main() -> int:
     "Check the order of the course, then build."
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sphinx", action="store_true", help="use Sphinx even where Quarto is installed")
-    arguments = parser.parse_args()
     os.chdir(ROOT)
     check_sidebar()
     fetch_scripts()
-    if shutil.which("quarto") and not arguments.sphinx:
-        shutil.copytree(VENDOR / "mathjax", NOTEBOOKS / "mathjax", dirs_exist_ok=True)  # see _quarto.yml
-        failed = subprocess.run(["nbdev_docs"]).returncode
-    else:
-        process()
-        write_pages(*processed())
-        failed = sphinx()
+    process()
+    write_pages(*processed())
+    failed = sphinx()
     if not failed:
         (SITE / "llms.txt").write_text(llms_txt(*processed()))
     return failed

@@ -1,15 +1,21 @@
-"""The wheel: built, installed into an empty environment, used from another folder."""
+"""The wheel: built, installed into an empty environment, used from another folder; and what the package offers."""
 
+import ast
+import importlib.util
 import os
+import re
 import subprocess
 import sys
 import venv
 from configparser import ConfigParser
 from pathlib import Path
 
+import jedi
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import geminiq
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--set", "model.vocab_size=500", "--set", "model.d_model=24", "--set", "model.n_layers=1", "--set", "model.n_heads=2",
@@ -48,18 +54,89 @@ def test_the_wheel_works_on_its_own(installed: Path, tmp_path: Path):
     assert "train" in run(installed / "python", "-m", "geminiq", "--help", folder=tmp_path)
 
 
-def test_the_environment_check_says_what_is_missing(installed: Path, tmp_path: Path):
-    result = subprocess.run([installed / "geminiq", "verify"], cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 1 and 'pip install "geminiq[course]"' in result.stdout
+def test_the_environment_check_is_green_and_says_what_the_extras_bring(installed: Path, tmp_path: Path):
+    said = run(installed / "geminiq", "verify", folder=tmp_path)
+    assert 'for the course: pip install "geminiq[course]"' in said
+    assert 'for the hub: pip install "geminiq[hub]"' in said
+    assert "gradient right" in said and "missing" not in said
 
 
-def test_importing_brings_in_only_what_is_needed(tmp_path: Path):
-    unwanted = "{'nbdev', 'fastcore', 'transformers', 'IPython', 'jupyter_core', 'matplotlib', 'ipywidgets', 'sklearn'}"
-    for modules in ("geminiq", "geminiq.training.trainer, geminiq.generation.chat, geminiq.cli",
-                    "geminiq.models.vision, geminiq.models.moe, geminiq.models.efficient_attention"):
-        code = f"import sys, {modules}; print(sorted({unwanted} & sys.modules.keys()))"
-        brought = run(sys.executable, "-c", code, folder=tmp_path)
-        assert brought.strip() == "[]", modules
+def test_the_front_door_without_any_extra(installed: Path, tmp_path: Path):
+    code = """
+import sys, geminiq
+offered = dir(geminiq)
+assert "torch" not in sys.modules
+for name in offered:
+    try: getattr(geminiq, name)
+    except ModuleNotFoundError as error: print(name, error)
+"""
+    said = run(installed / "python", "-c", code, folder=tmp_path)
+    assert said.strip() == 'explore_attention interactive pictures need anywidget: pip install "geminiq[course]"'
+
+
+def test_the_wheel_brings_the_course(installed: Path, tmp_path: Path):
+    said = run(installed / "geminiq", "course", "mine", "--no-lab", folder=tmp_path)
+    here = {path.relative_to(ROOT / "nbs"): path.read_bytes() for path in (ROOT / "nbs").rglob("*.ipynb")
+            if ".ipynb_checkpoints" not in path.parts}
+    copied = {path.relative_to(tmp_path / "mine"): path.read_bytes() for path in (tmp_path / "mine").rglob("*.ipynb")}
+    assert copied == here and said.startswith("the course in mine: ")
+    assert "nothing to do" in run(installed / "geminiq", "course", "mine", "--no-lab", folder=tmp_path)
+    result = subprocess.run([installed / "geminiq", "course", "mine"], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.endswith('to open them: pip install "geminiq[course]"\n')
+
+
+def test_the_page_on_a_package_index_has_no_link_into_a_folder(installed: Path, tmp_path: Path):
+    code = "from importlib.metadata import metadata; print(metadata('geminiq').as_string())"
+    page = run(installed / "python", "-c", code, folder=tmp_path)
+    targets = re.findall(r"\]\(([^)\s]+)", page)
+    assert targets and [target for target in targets if not re.match("https://|#", target)] == []
+    assert "](https://github.com/geminiq/geminiq/raw/main/nbs/images/index-1.png)" in page
+    for kind in ("Documentation", "Source", "Issues", "Changelog"):
+        assert f"Project-URL: {kind}, https://" in page
+
+
+def test_links_of_a_readme_become_absolute():
+    spec = importlib.util.spec_from_file_location("setup", ROOT / "setup.py")
+    setup = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(setup)
+    text = "![a](x/y.png) [c](LICENSE#top) [d](https://e.example) [f](#here) [g](mailto:h)"
+    assert setup.absolute_links(text, "https://r", "main") == (
+        "![a](https://r/raw/main/x/y.png) [c](https://r/blob/main/LICENSE#top) [d](https://e.example) [f](#here) [g](mailto:h)")
+
+
+UNWANTED = {"nbdev", "fastcore", "transformers", "IPython", "jupyter_core", "ipywidgets", "anywidget", "traitlets", "sklearn"}
+IMPORTS = {  # what is imported: what must not come along
+    "geminiq": UNWANTED | {"torch", "numpy", "matplotlib", "pydantic"},
+    "geminiq.training.trainer, geminiq.generation.chat, geminiq.cli": UNWANTED | {"matplotlib"},
+    "geminiq.models.vision, geminiq.models.moe, geminiq.models.efficient_attention": UNWANTED | {"matplotlib"},
+    "geminiq.utils.visualization": UNWANTED,
+}
+
+
+@pytest.mark.parametrize("modules", IMPORTS)
+def test_importing_brings_in_only_what_is_needed(modules: str):
+    code = f"import sys, {modules}; print(sorted({IMPORTS[modules]} & sys.modules.keys()))"
+    assert run(sys.executable, "-c", code, folder=ROOT).strip() == "[]"
+
+
+def test_the_front_door_offers_what_it_says_and_nothing_else():
+    code = "import sys, geminiq; print(*dir(geminiq), 'torch' in sys.modules)"
+    offered = run(sys.executable, "-c", code, folder=ROOT).split()
+    assert offered == [*sorted([*geminiq.__all__, "__version__"]), "False"] and len(geminiq.__all__) == 20
+    for name in geminiq.__all__:
+        value = getattr(geminiq, name)
+        assert value.__name__ == name and getattr(geminiq, name) is value
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = geminiq.nothing
+
+
+def test_editors_and_type_checkers_see_the_names_that_python_finds():
+    tree = ast.parse((ROOT / "geminiq" / "__init__.py").read_text())
+    seen = {alias.name: node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1
+            for alias in node.names if alias.asname == alias.name}
+    assert seen == geminiq._HOME
+    completed = {name.name for name in jedi.Script("import geminiq\ngeminiq.").complete(2, 8)}
+    assert set(geminiq.__all__) <= completed
 
 
 def test_every_requirement_is_pinned_to_a_version_it_allows():
@@ -67,7 +144,7 @@ def test_every_requirement_is_pinned_to_a_version_it_allows():
     settings.read(ROOT / "settings.ini")
     pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
     pinned = {canonicalize_name(name): version for name, version in pinned.items()}
-    keys = ("requirements", "course_requirements", "dev_requirements")
+    keys = ("requirements", "course_requirements", "hub_requirements", "dev_requirements")
     for requirement in map(Requirement, " ".join(settings["DEFAULT"][key] for key in keys).split()):
         version = pinned.get(canonicalize_name(requirement.name))
         assert version and requirement.specifier.contains(version), requirement

@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from transformers import AutoTokenizer
 
 from geminiq.data.pretrained_tokenizer import MARK, byte_letters, load_tokenizer, merges, save_tokenizer
-from geminiq.data.tokenizer import CHAT_TOKENS, Tokenizer, train_tokenizer
+from geminiq.data.tokenizer import CHAT_TOKENS, BPETokenizer, train_tokenizer
 from geminiq.utils.device import UserError
 
 LINES = ["The quick brown fox jumps over the lazy dog.", "    def f(x):\n        return x  # naïve café", "it's 12345 o'clock",
@@ -389,12 +389,12 @@ def test_what_is_read_is_written_unchanged(tmp_path, both):
 
 def test_our_own_model_alone_is_our_own_tokenizer(tmp_path):
     OURS.save(tmp_path / "tokenizer.model")
-    assert isinstance(load_tokenizer(tmp_path), Tokenizer)
+    assert isinstance(load_tokenizer(tmp_path), BPETokenizer)
 
 
 def test_only_our_own_models_are_converted(tmp_path):
     with pytest.raises(UserError, match="not one of train_tokenizer"):
-        save_tokenizer(Tokenizer(sentencepiece_model()), tmp_path)
+        save_tokenizer(BPETokenizer(sentencepiece_model()), tmp_path)
 
 
 # Conversations

@@ -21,7 +21,7 @@ from typing import Any
 
 import sentencepiece
 
-from .tokenizer import CHAT_TOKENS, Tokenizer
+from .tokenizer import CHAT_TOKENS, BPETokenizer
 from ..utils.device import UserError
 
 # %% ../../nbs/27_pretrained_tokenizer.ipynb #0cd2c5c4
@@ -332,7 +332,7 @@ FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_
 
 
 def load_tokenizer(folder: str | Path,   # as published on the Hugging Face hub
-                   ) -> PretrainedTokenizer | Tokenizer:
+                   ) -> PretrainedTokenizer | BPETokenizer:
     "The tokenizer of a published model; ours, if it is one of `train_tokenizer`."
     folder = Path(folder)
     config = read_json(folder / "tokenizer_config.json")
@@ -342,7 +342,7 @@ def load_tokenizer(folder: str | Path,   # as published on the Hugging Face hub
         vocabulary = JsonPieces(folder / "tokenizer.json")
         start_ids = vocabulary.start_ids
     elif (folder / "tokenizer.model").is_file():
-        ours = Tokenizer.load(folder / "tokenizer.model")
+        ours = BPETokenizer.load(folder / "tokenizer.model")
         if not config and _is_ours(ours):
             return ours
         vocabulary = SentencePieces(ours.model, added)
@@ -361,7 +361,7 @@ def load_tokenizer(folder: str | Path,   # as published on the Hugging Face hub
     return PretrainedTokenizer(vocabulary, special_tokens, _given_ids(folder), start_ids, _templates(folder, config), files)
 
 
-def _is_ours(tokenizer: Tokenizer) -> bool:
+def _is_ours(tokenizer: BPETokenizer) -> bool:
     "Is it one of `train_tokenizer`?"
     pieces = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
     return all(pieces.is_control(pieces.piece_to_id(token)) for token in CHAT_TOKENS)
@@ -436,7 +436,7 @@ def merges(scores: dict[str, float],   # the pieces, and how early each was lear
             for cut in range(1, len(piece)) if piece[:cut] in scores and piece[cut:] in scores]
 
 # %% ../../nbs/27_pretrained_tokenizer.ipynb #56032247
-def save_tokenizer(tokenizer: Tokenizer | PretrainedTokenizer,
+def save_tokenizer(tokenizer: BPETokenizer | PretrainedTokenizer,
                    folder: str | Path,
                    chat_template: str | None = None,   # in Jinja, for those who talk to the model
                    ) -> None:
@@ -457,7 +457,7 @@ def save_tokenizer(tokenizer: Tokenizer | PretrainedTokenizer,
         (folder / name).write_bytes(content)
 
 
-def _as_json(tokenizer: Tokenizer) -> dict:
+def _as_json(tokenizer: BPETokenizer) -> dict:
     "Our tokenizer as a `tokenizer.json`."
     pieces = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
     special = [i for i in range(tokenizer.vocab_size) if pieces.is_control(i) or pieces.is_unknown(i)]

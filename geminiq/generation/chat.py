@@ -30,7 +30,10 @@ class Conversation:
         if not 0 < max_tokens < model.config.max_seq_len:
             raise UserError(f"max_tokens {max_tokens} must be between 1 and {model.config.max_seq_len - 1}, "
                             f"to leave room for what is replied to")
-        self.model, self.tokenizer, self.sampling, self.max_tokens = model, tokenizer, sampling, max_tokens
+        self.model = model
+        self.tokenizer = tokenizer
+        self.sampling = sampling
+        self.max_tokens = max_tokens
         self.generator = generator or make_generator(0)
         self.reset()
 
@@ -51,7 +54,7 @@ class Conversation:
             raise UserError("nothing to reply to: this tokenizer puts no token before a text, so say something")
         steps = stream(self.model, torch.tensor([self.visible()]), self.max_tokens, self.sampling, self.generator,
                        stop_ids=self.tokenizer.stop_ids)
-        yield from self.tokenizer.stream((self._said(step.item()) for step in steps), continued=True)
+        yield from self.tokenizer.stream((self._said(int(step)) for step in steps), continued=True)
 
     def _said(self, token: int) -> int:
         "Remember a token of the reply, except the one that ends it."

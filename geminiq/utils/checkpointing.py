@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..data.tokenizer import Tokenizer
+from ..data.tokenizer import BPETokenizer, Tokenizer
 from ..models.transformer import Transformer
 from .config import Config, load_config, save_config
 from .device import UserError
@@ -77,6 +77,8 @@ def save_checkpoint(folder: str | Path,         # must not exist yet
                     write: bool = True,         # False: another process writes, this one only gives its parts of tensors
                     ) -> Path:
     "Write a checkpoint that is either complete or not there."
+    if not isinstance(tokenizer, BPETokenizer):
+        raise UserError("a checkpoint keeps a tokenizer of train_tokenizer: save a published model's with save_pretrained")
     folder = Path(folder)
     weights = _collect(model.named_parameters(), write)
     means = {} if optimizer is None else _collect(_optimizer_tensors(model, optimizer), write)
@@ -124,7 +126,7 @@ class Checkpoint(NamedTuple):
     "What a checkpoint holds."
     model: Transformer
     config: Config
-    tokenizer: Tokenizer
+    tokenizer: BPETokenizer
 
 
 def load_checkpoint(path: str | Path,                             # a checkpoint, or a run with several: the latest
@@ -149,7 +151,7 @@ def load_checkpoint(path: str | Path,                             # a checkpoint
     model.load_state_dict(tensors, strict=False, assign=True)
     if config.model.tie_embeddings:
         model.lm_head.weight = model.embedding.weight
-    return Checkpoint(model, config, Tokenizer.load(folder / "tokenizer.model"))
+    return Checkpoint(model, config, BPETokenizer.load(folder / "tokenizer.model"))
 
 
 def load_training_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:

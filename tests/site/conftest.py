@@ -52,7 +52,7 @@ def site() -> Path:
     "The built site: built now if it is older than what it is made from."
     built = ROOT / "_docs" / "index.html"
     if not built.exists() or built.stat().st_mtime < max(path.stat().st_mtime for path in sources()):
-        subprocess.run([sys.executable, ROOT / "docs" / "build_site.py", "--sphinx"], check=True)
+        subprocess.run([sys.executable, ROOT / "docs" / "build_site.py"], check=True)
     return built.parent
 
 

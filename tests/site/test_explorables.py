@@ -9,7 +9,7 @@ import torch
 from playwright.sync_api import Page, expect
 
 from conftest import ROOT, served
-from geminiq.utils.visualization import Explorable, explore_attention, explore_mask
+from geminiq.utils.explorables import Explorable, explore_attention, explore_mask
 from page_checks import PHONE, WIDE, strangers
 
 ARTIFACTS = ROOT / "test-artifacts" / "site"

@@ -15,7 +15,7 @@ from page_checks import strangers
 
 ARTIFACTS = ROOT / "test-artifacts" / "site"
 CELLS = ["""import torch
-from geminiq.utils.visualization import explore_attention
+from geminiq.utils.explorables import explore_attention
 weights = torch.softmax(torch.arange(8.).view(2, 4, 1, 1) * torch.eye(6), dim=-1)""",
          'explorer = explore_attention(weights, "the cat sat on the mat".split(), title="Eight heads")\nexplorer']
 CHOSEN = "print(explorer.layer, explorer.head, explorer.query)"
@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = new_notebook(cells=[new_code_cell(source) for source in CELLS], metadata=KERNEL)
     for name in "small", "reopened", "box", "reloaded":
         nbformat.write(small, folder / f"{name}.ipynb")
-    shutil.copytree(ROOT / "nbs", folder / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints", "mathjax"))
+    shutil.copytree(ROOT / "nbs", folder / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     return folder
 
 
