@@ -15,7 +15,8 @@ from ..data.dataloader import train_loader
 from ..data.dataset import TextDataset
 from ..models.transformer import Transformer
 from ..training.optimizer import configure_optimizer
-from ..training.trainer import Objective, update
+from ..training.losses import Objective
+from ..training.trainer import train_step
 from ..utils.config import ModelConfig
 from ..utils.device import make_generator
 from ..utils.visualization import Picture
@@ -34,18 +35,18 @@ def losses(changes: dict,       # what to set in the model's configuration
            seed: int = 0,       # decides the first weights and the order of the text
            ) -> list[float]:    # nats per byte, at each step
     "Train a small transformer, and return its loss at every step."
-    settings = {"vocab_size": 256, "max_seq_len": data.seq_length, "d_model": 64, "n_layers": 2, "n_heads": 4}
+    settings = {"vocab_size": 256, "max_seq_len": data.max_seq_len, "d_model": 64, "n_layers": 2, "n_heads": 4}
     model = Transformer(ModelConfig(**settings | changes), make_generator(seed))
     optimizer = configure_optimizer(model, learning_rate=3e-3, weight_decay=0.1, betas=(0.9, 0.95))
     objective, batches = Objective(model), islice(train_loader(data, 16, seed), steps)
-    return [update(objective, optimizer, [batch], gradient_clip=1.0).loss for batch in batches]
+    return [train_step(objective, optimizer, [batch]).loss for batch in batches]
 
 # %% ../../nbs/museum/01_comparison.ipynb #09b319d8
 def compare(choices: dict[str, dict],  # a name for each version: what it sets in the model's configuration
             steps: int = 100,          # batches of 16 windows of 64 bytes
             ) -> Picture:
     "Train a small transformer in several versions on the same text, and draw their losses."
-    data = TextDataset(letters(), seq_length=64)
+    data = TextDataset(letters(), max_seq_len=64)
     curves = {name: losses(changes, data, steps) for name, changes in choices.items()}
     ends = ", ".join(f"{name} {curve[-1]:.2f}" for name, curve in curves.items())
     picture = Picture(f"Loss of a small transformer over {steps} steps on the same text. At the end, in nats per byte: {ends}.")
