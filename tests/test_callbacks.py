@@ -140,7 +140,7 @@ def test_the_trainer_can_do_without_logits(data: Data, tmp_path: Path) -> None:
         config = configured(tmp_path, vocab_chunk=chunk, label_smoothing=0.1)
         trainer = Trainer(config, tmp_path / str(chunk), data, Transformer(config.model).double(), progress=False)
         if chunk:
-            trainer.model.head.register_forward_hook(lambda *_: pytest.fail("the head was called"))
+            trainer.model.lm_head.register_forward_hook(lambda *_: pytest.fail("the head was called"))
         histories.append(trainer.train())
     for ours, theirs in zip(*histories, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-9)   # Adam divides by small numbers: more than rounding, after eight steps

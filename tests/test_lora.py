@@ -92,7 +92,7 @@ def compare(ours: Transformer, theirs: nn.Module) -> None:
 
 WRITTEN = [
     (LLAMA, {"targets": ("query", "value")}), (LLAMA, {"targets": ATTENTION + FEED_FORWARD, "rslora": True}),
-    (LLAMA, {"targets": ("head", "down")}), (QWEN3, {"targets": ATTENTION + FEED_FORWARD}),
+    (LLAMA, {"targets": ("lm_head", "down")}), (QWEN3, {"targets": ATTENTION + FEED_FORWARD}),
     (MIXTRAL, {"targets": ATTENTION}), (MIXTRAL, {"targets": ATTENTION + FEED_FORWARD}),
     (MIXTRAL, {"targets": ("down", "score")}),
     (QWEN3_MOE, {"targets": FEED_FORWARD}), (OLDEST, {"targets": ("output", "up", "down")}), (OLDEST, {"targets": ("down",)}),
@@ -339,9 +339,9 @@ def test_the_undamaged_is_read(adapter: Path) -> None:
 def test_a_tied_head_is_none_of_them() -> None:
     "A change of the head alone could not be folded into a weight that is the embedding's too."
     model = tiny()
-    assert model.config.tie_embeddings and "head" not in lora.linear_maps(model)
-    with pytest.raises(UserError, match="targets has head: the linear maps of this model are down, gate, key, output, query, up"):
-        add_lora(model, rank=2, alpha=4, targets=("query", "head"))
+    assert model.config.tie_embeddings and "lm_head" not in lora.linear_maps(model)
+    with pytest.raises(UserError, match="targets has lm_head: the linear maps of this model are down, gate, key, output, query, up"):
+        add_lora(model, rank=2, alpha=4, targets=("query", "lm_head"))
 
 
 def test_layers_without_a_name(adapter: Path) -> None:

@@ -71,7 +71,7 @@ def agree(ours: Tensor, theirs: Tensor) -> None:
 
 NAMES = {   # of LLaVA and of geminiq, in the order in which they are replaced
     r"^model\.vision_tower\.(vision_model\.)?": "vision.", r"^model\.multi_modal_projector\.": "projector.maps.",
-    r"^model\.language_model\.": "language.", r"^lm_head": "language.head",
+    r"^model\.language_model\.": "language.", r"^lm_head": "language.lm_head",
     r"linear_1": "0", r"linear_2": "2", r"embeddings\.class_embedding": "cls",
     r"embeddings\.position_embedding\.weight": "position", r"embeddings\.patch_embedding": "patches.projection",
     r"pre_layrnorm": "embedding_norm", r"post_layernorm": "norm", r"encoder\.layers": "blocks", r"layer_norm1": "attention_norm",

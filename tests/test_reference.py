@@ -86,7 +86,7 @@ class Pair:
 
 def from_gpt2(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights or gradients of GPT-2 by the names of geminiq; its maps are (in, out), Q, K and V in one."""
-    parts = {"wte": "embedding", "wpe": "position", "h": "blocks", "ln_f": "norm", "lm_head": "head",
+    parts = {"wte": "embedding", "wpe": "position", "h": "blocks", "ln_f": "norm", "lm_head": "lm_head",
              "ln_1": "attention_norm", "ln_2": "feed_forward_norm", "attn.c_proj": "attention.output",
              "mlp.c_fc": "feed_forward.up", "mlp.c_proj": "feed_forward.down"}
     renamed = {}
@@ -104,7 +104,7 @@ def from_gpt2(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def from_llama(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights or gradients of LLaMA by the names of geminiq."""
-    parts = {"embed_tokens": "embedding", "layers": "blocks", "lm_head": "head",
+    parts = {"embed_tokens": "embedding", "layers": "blocks", "lm_head": "lm_head",
              "input_layernorm": "attention_norm", "post_attention_layernorm": "feed_forward_norm",
              "self_attn.q_proj": "attention.query",
              "self_attn.k_proj": "attention.key", "self_attn.v_proj": "attention.value",

@@ -190,7 +190,7 @@ def test_gradients() -> None:
 def test_gradient_flows_everywhere(image_size: int | tuple[int, int], embedding_norm: bool) -> None:
     """Into every parameter, also through positions for another size; a bias of keys has none, softmax ignores it."""
     model = ImageClassifier(VisionConfig(image_size=image_size, num_channels=2, embedding_norm=embedding_norm), 5).double()
-    torch.nn.init.ones_(model.lm_head.weight[0])  # at zero, as it starts, nothing passes the head
+    torch.nn.init.ones_(model.head.weight[0])  # at zero, as it starts, nothing passes the head
     for shape in ((8, 8), (4, 8)):
         model.zero_grad()
         F.cross_entropy(model(random(3, 2, *shape)), torch.tensor([0, 1, 2])).backward()
