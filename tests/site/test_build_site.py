@@ -76,6 +76,7 @@ def test_the_list_of_pages_for_language_models(course: Path):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["api", "map"])
 def test_a_page_made_from_the_course_shows_the_course_as_it_is(name: str):
     saved = nbformat.read(ROOT / "nbs" / f"{name}.ipynb", as_version=4)
