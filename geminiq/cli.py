@@ -284,11 +284,13 @@ _RopeScaling = Annotated[str | None, _option("rope_scaling", "none, linear, ntk 
 @app.command(epilog=_examples(
     'generate --checkpoint runs/tiny --prompt "The " --max_tokens 100 --temperature 0.8 --top_p 0.9',
     'generate --checkpoint runs/tiny --prompt "The " --beam_search --num_beams 4 --num_return 2',
-    'generate --checkpoint runs/tiny --prompt "The " --max_seq_len 512 --max_tokens 400'))
+    'generate --checkpoint runs/tiny --prompt "The " --max_seq_len 512 --max_tokens 400',
+    'generate --checkpoint runs/vision_language --image scene.png --prompt "How many rings are there?"'))
 def generate(
     context: typer.Context,
     checkpoint: _Checkpoint,
     prompt: Annotated[str, _option("prompt", "The beginning of the text.")] = "",
+    image: Annotated[Path | None, _option("image", "A picture that the prompt is about.")] = None,
     max_tokens: Annotated[int | None, _option("max_tokens", "At most (default: 256).", min=1)] = None,
     temperature: _Temperature = 0.8,
     top_k: _TopK = None,
@@ -308,8 +310,11 @@ def generate(
     "Continue a prompt."
     with _friendly():
         from geminiq.generation.sampling import Sampling
-        _check_together(context, beam_search)
+        _check_together(context, image, beam_search)
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        if image is not None:
+            _look(checkpoint, device, image, prompt, max_tokens, sampling, seed)
+            return
         model, tokenizer = _load(checkpoint, device, max_seq_len, rope_scaling)
         max_tokens = max_tokens or _room(model, tokenizer, prompt)
         if beam_search:
@@ -343,18 +348,24 @@ def chat(
         _talk(Conversation(model, tokenizer, sampling, max_tokens, make_generator(seed)))
 
 
-def _check_together(context: typer.Context, beam_search: bool) -> None:
-    "Refuse options of drawing with --beam_search, and those of searching without."
+def _check_together(context: typer.Context, image: Path | None, beam_search: bool) -> None:
+    "Refuse options that would have no effect beside each other."
     from geminiq.utils.device import UserError
-    useless = _DRAWING if beam_search else _SEARCHING
-    groups = {str(option.name): getattr(option, "rich_help_panel", "") for option in context.command.params}
-    names = [name for name, group in groups.items() if group == useless]
-    given = [f"--{name}" for name in names if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
-    if given and beam_search:
+    drawing, searching, longer = (_given(context, group) for group in (_DRAWING, _SEARCHING, _LONGER))
+    if image and (useless := [*searching, *longer, *(name for name in drawing if name == "--stop")]):
+        raise UserError(f"--image goes without {', '.join(useless)}: leave out one or the other")
+    if beam_search and drawing:
         raise UserError(f"--beam_search looks for the likeliest texts and draws nothing: "
-                        f"leave out {', '.join(given)}")
-    if given:
-        raise UserError(f"{', '.join(given)} without --beam_search: add it, or leave out what belongs to it")
+                        f"leave out {', '.join(drawing)}")
+    if searching and not beam_search:
+        raise UserError(f"{', '.join(searching)} without --beam_search: add it, or leave out what belongs to it")
+
+
+def _given(context: typer.Context, group: str) -> list[str]:
+    "The options of a group that were typed."
+    groups = {str(option.name): getattr(option, "rich_help_panel", "") for option in context.command.params}
+    return [f"--{name}" for name, found in groups.items()
+            if found == group and str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
 
 
 def _load(checkpoint: Path, device: str, max_seq_len: int | None, rope_scaling: str | None,
@@ -372,7 +383,10 @@ def _load(checkpoint: Path, device: str, max_seq_len: int | None, rope_scaling: 
     if (folder / "config.json").is_file():
         model, tokenizer = _load_published(folder, device)
     else:
-        model, _, tokenizer = load_checkpoint(checkpoint, get_device(device))
+        model, config, tokenizer = load_checkpoint(checkpoint, get_device(device))
+        if config.vision is not None:
+            raise UserError(f"{checkpoint} holds a model that sees: ask it about a picture, "
+                            f"with generate --image FILE.png")
     if max_seq_len is not None:
         lengthen(model, max_seq_len, rope_scaling)
     return model, tokenizer
@@ -407,6 +421,20 @@ def _draw(model: "Transformer", tokenizer: "Tokenizer", prompt: str, max_tokens:
     first = next(pieces, "")       # a prompt that is too long fails here, before anything is printed
     typer.echo(prompt + first, nl=False)
     _write(pieces)
+
+
+def _look(checkpoint: Path, device: str, image: Path, prompt: str, max_tokens: int | None, sampling: Any,
+          seed: int) -> None:
+    "Write about a picture."
+    from geminiq.models.multimodal import generate_text_from_images, load_image
+    from geminiq.utils.checkpointing import load_checkpoint
+    from geminiq.utils.device import UserError, get_device, make_generator
+    model, config, tokenizer = load_checkpoint(checkpoint, get_device(device))
+    if config.vision is None:
+        raise UserError(f"{checkpoint} holds a model of text, which sees no picture: leave out --image, or train "
+                        f"one that sees: {_program()} train --config vision_language")
+    images, generator = load_image(image, config.vision), make_generator(seed)
+    typer.echo(generate_text_from_images(model, tokenizer, prompt, images, max_tokens, sampling, generator))
 
 
 def _search(model: "Transformer", tokenizer: "Tokenizer", prompt: str, max_tokens: int, num_beams: int,
@@ -504,7 +532,11 @@ def _begin(config: str, output: Path) -> "tuple[Trainer, Tokenizer]":
     from geminiq.training.trainer import make_trainer, resume_trainer
     from geminiq.utils.checkpointing import checkpoints, load_checkpoint
     from geminiq.utils.config import load_config
+    from geminiq.utils.device import UserError
     settings = load_config(config)
+    if settings.vision is not None:
+        raise UserError(f"demo talks with a model of text, and {config} is one that sees: "
+                        f"{_program()} train --config {config}")
     if checkpoints(output):
         console.print(f"[bold]Going on with the run in {output}[/]")
         return resume_trainer(output, settings), load_checkpoint(output).tokenizer
