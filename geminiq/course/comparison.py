@@ -35,7 +35,7 @@ def losses(changes: dict,       # what to set in the model's configuration
            seed: int = 0,       # decides the first weights and the order of the text
            ) -> list[float]:    # nats per byte, at each step
     "Train a small transformer, and return its loss at every step."
-    settings = {"vocab_size": 256, "max_seq_len": data.max_seq_len, "d_model": 64, "n_layers": 2, "n_heads": 4}
+    settings = {"vocab_size": 256, "max_seq_len": data.seq_length, "d_model": 64, "n_layers": 2, "n_heads": 4}
     model = Transformer(ModelConfig(**settings | changes), make_generator(seed))
     optimizer = configure_optimizer(model, learning_rate=3e-3, weight_decay=0.1, betas=(0.9, 0.95))
     objective, batches = Objective(model), islice(train_loader(data, 16, seed), steps)
@@ -46,7 +46,7 @@ def compare(choices: dict[str, dict],  # a name for each version: what it sets i
             steps: int = 100,          # batches of 16 windows of 64 bytes
             ) -> Picture:
     "Train a small transformer in several versions on the same text, and draw their losses."
-    data = TextDataset(letters(), max_seq_len=64)
+    data = TextDataset(letters(), seq_length=64)
     curves = {name: losses(changes, data, steps) for name, changes in choices.items()}
     ends = ", ".join(f"{name} {curve[-1]:.2f}" for name, curve in curves.items())
     picture = Picture(f"Loss of a small transformer over {steps} steps on the same text. At the end, in nats per byte: {ends}.")

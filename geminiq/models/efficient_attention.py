@@ -81,7 +81,7 @@ class WindowCache:
         self.length += T
         return tuple(self._memory[:, :, :, self._start:self._end])
 
-    def select(self, rows: Tensor) -> None:   # (B',) which rows of the batch go on, and in which order
+    def reorder(self, rows: Tensor) -> None:   # (B',) which rows of the batch go on, and in which order
         "Follow a batch whose rows were put in another order."
         self._memory = self._memory[:, rows]
 
@@ -314,7 +314,7 @@ class LinearState:
         self.position, self.length = end, self.length + query.shape[2]
         return weighted / total.where(total > 0, 1.0)
 
-    def select(self, rows: Tensor) -> None:   # (B',) which rows of the batch go on, and in which order
+    def reorder(self, rows: Tensor) -> None:   # (B',) which rows of the batch go on, and in which order
         "Follow a batch whose rows were put in another order."
         self.weighted, self.total, self.position = self.weighted[rows], self.total[rows], self.position[rows]
 
