@@ -250,7 +250,8 @@ def routing_loss(recorded: Sequence[Routing],
     if not recorded:
         raise ValueError("no router was recorded: run a model that has experts inside record_routing")
     losses = []
-    for r, own in zip(recorded, tokens_per_expert or [None] * len(recorded), strict=True):
+    counts: Sequence[Tensor | None] = tokens_per_expert or [None] * len(recorded)
+    for r, own in zip(recorded, counts, strict=True):
         shares = load_balancing_loss(r.router_logits, r.selected_experts, None, own, n_tokens)
         losses.append(balance * shares + z * router_z_loss(r.router_logits, n_tokens=n_tokens))
     return torch.stack(losses).sum()

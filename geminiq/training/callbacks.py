@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from tqdm import tqdm
 
-from ..data.tokenizer import BPETokenizer
+from ..data.tokenizer import Tokenizer
 from .distributed import SingleDevice
 from ..utils.checkpointing import checkpoint_folder, checkpoints, keep_latest, save_checkpoint
 from ..utils.config import Config, TrainingConfig
@@ -174,7 +174,7 @@ class Checkpointing(Callback):
                  output_dir: str | Path,   # the run's folder
                  every: int,               # steps between two checkpoints
                  config: Config,
-                 tokenizer: BPETokenizer,
+                 tokenizer: Tokenizer,
                  fingerprint: str = "",    # of the training text
                  keep: int = 2,            # checkpoints
                  ):

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import islice
 from math import isfinite
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -134,7 +134,7 @@ class Trainer:
                  objective: Objective | None = None,     # of this model; None: by settings
                  make_optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,   # None: AdamW
                  ):
-        self.model: Any = model
+        self.model = cast(Any, model)   # it takes whatever its objective hands it
         self.train_data = train_data
         self.val_data = val_data
         self.settings = settings
