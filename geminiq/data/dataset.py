@@ -63,7 +63,7 @@ HEADER = 256   # bytes before the tokens: one line of JSON, for human eyes too
 
 
 class TokenFile:
-    "A row of token ids in a file. Nothing is held: each part that is asked for is mapped into memory, and copied out."
+    "A row of token ids in a file that is mapped into memory: what is asked for is copied out, the rest stays on the disk."
 
     def __init__(self,
                  path: str | Path,    # as `write_tokens` has written it
@@ -76,6 +76,7 @@ class TokenFile:
             self.dtype, self.length, self.digest = np.dtype(header["dtype"]), header["length"], header["sha256"]
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path} is not a file of tokens: remove it, and it is made again") from None
+        self._reads = 0
         if self.path.stat().st_size != HEADER + self.length * self.dtype.itemsize or (check and not self._is_whole()):
             raise UserError(f"{path} is damaged: remove it, and it is made again")
 
@@ -84,8 +85,10 @@ class TokenFile:
 
     def __getitem__(self, part: slice) -> Tensor:   # (n,) int64
         "A copy of some tokens."
-        row = np.memmap(self.path, self.dtype, mode="r", offset=HEADER, shape=(self.length,))
-        return torch.from_numpy(row[part].astype(np.int64))
+        if self._reads % 256 == 0:   # pages stay in memory as long as their map does: now and then, make a new one
+            self._row = np.memmap(self.path, self.dtype, mode="r", offset=HEADER, shape=(self.length,))
+        self._reads += 1
+        return torch.from_numpy(self._row[part].astype(np.int64))
 
     def _is_whole(self) -> bool:
         "Whether the tokens are those that were written."
