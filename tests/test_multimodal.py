@@ -577,7 +577,8 @@ def test_nothing_stays_in_the_model(fusion: str) -> None:
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_gradient_checkpointing(fusion: str) -> None:
     """Blocks that are computed again look at the same images again: two batches, then their gradients, in either order."""
-    batches = [(torch.tensor([[1, IMAGE, 2, 5], [3, 4, IMAGE, 6]]), pictures(2)), (torch.tensor([[IMAGE, 8, 9]]), 1 - pictures(1))]
+    batches = [(torch.tensor([[1, IMAGE, 2, 5], [3, 4, IMAGE, 6]]), pictures(2)),
+               (torch.tensor([[IMAGE, 8, 9]]), 1 - pictures(1))]
     found = []
     for checkpointing, order in ((False, 1), (True, 1), (True, -1)):
         model = make_model(fusion).train()
@@ -596,7 +597,8 @@ def test_gradient_checkpointing(fusion: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("fusion", "place", "has_feed_forward"), [("gated", "before", True), ("cross_attention", "between", False)])
+@pytest.mark.parametrize(("fusion", "place", "has_feed_forward"),
+                         [("gated", "before", True), ("cross_attention", "between", False)])
 def test_where_a_block_looks(fusion: str, place: str, has_feed_forward: bool) -> None:
     """Before self-attention, as Flamingo does, or between it and feed-forward, as the decoder of the first transformer did."""
     model, images = make_model(fusion), pictures(1)
@@ -607,7 +609,9 @@ def test_where_a_block_looks(fusion: str, place: str, has_feed_forward: bool) ->
     for name in ("attention", "cross_attn", "feed_forward"):
         getattr(block, name).register_forward_hook(lambda *_, name=name: order.append(name))
     model(tokens, images)
-    assert order == (["cross_attn", "attention", "feed_forward"] if place == "before" else ["attention", "cross_attn", "feed_forward"])
+    expected = ["attention", "feed_forward"]
+    expected.insert(0 if place == "before" else 1, "cross_attn")
+    assert order == expected
 
 
 @torch.no_grad()
@@ -662,7 +666,7 @@ def test_the_presets_of_language_models_are_not_disturbed() -> None:
     ("wings: 2", "wings is unknown, known are image_size, "),
     ("d_model: -1\nn_heads: many", "d_model is -1, it should be greater than 0; n_heads is 'many', it should be a valid integer"),
     ("image_size: huge", "image_size is 'huge', it should be a valid "),
-    ("activation: mish", "activation is 'mish', it should be 'relu', 'gelu', 'gelu_tanh', 'silu' or 'quick_gelu'"),
+    ("activation: mish", "activation 'mish' is unknown: known are relu, gelu, gelu_tanh, silu, quick_gelu"),
     ("[1, 2]", r"has image_size, .*, not \[1, 2\]"),
     ("a: [", "is not valid YAML"),
 ])
@@ -677,7 +681,7 @@ def test_a_vision_configuration_of_your_own(tmp_path: Path) -> None:
     file = tmp_path / "eye.yaml"
     file.write_text("image_size: [8, 12]\npatch_size: 4\n")
     assert load_vision_config(file) == load_vision_config(str(file)) == VisionConfig(image_size=(8, 12), patch_size=4)
-    with pytest.raises(UserError, match="no configuration 'vit_huge': give clip_vit_large, vit_base, vit_tiny or"):
+    with pytest.raises(UserError, match=r"no configuration 'vit_huge': .* did you mean the preset vit_base"):
         load_vision_config("vit_huge")
 
 

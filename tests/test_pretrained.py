@@ -26,9 +26,8 @@ from geminiq.generation.generate import generate
 from geminiq.generation.sampling import Sampling
 from geminiq.models.pretrained import load_pretrained
 from geminiq.models.transformer import Transformer
-from geminiq.training.losses import cross_entropy_loss
+from geminiq.training.losses import build_objective, cross_entropy_loss
 from geminiq.training.optimizer import configure_optimizer
-from geminiq.training.losses import build_objective
 from geminiq.training.trainer import train_step
 from geminiq.utils.device import make_generator
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geminiq.data.tokenizer import Tokenizer, train_tokenizer
+from geminiq.data.tokenizer import BPETokenizer, train_tokenizer
 
 TEXT = "The quick brown fox jumps over the lazy dog.\n\n    def f(x):\n        return x  # naïve\n"
 TOKENIZER = train_tokenizer([TEXT] * 20, vocab_size=360)
@@ -40,4 +40,4 @@ def test_any_tokens_can_be_shown(ids: list[int]):
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path):
     (tmp_path / "t.model").write_bytes(b"not a model")
     with pytest.raises(ValueError, match="not a SentencePiece model"):
-        Tokenizer.load(tmp_path / "t.model")
+        BPETokenizer.load(tmp_path / "t.model")

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'Count', 'Positive', 'NotNegative', 'Fraction', 'SAME_IN_ALL_LAYERS', 'Kind', 'PRESETS', 'PartName',
-           'Section', 'RopeScaling', 'ModelConfig', 'TrainingConfig', 'DataConfig', 'Config', 'make_section',
-           'make_config', 'preset_names', 'read_values', 'load_config', 'save_config', 'format_config', 'config_schema',
-           'init_config']
+           'Section', 'RopeScaling', 'ModelConfig', 'VisionConfig', 'VisionLanguageConfig', 'TrainingConfig',
+           'DataConfig', 'Config', 'make_section', 'make_config', 'preset_names', 'read_values', 'load_config',
+           'save_config', 'format_config', 'config_schema', 'init_config']
 
 # %% ../../nbs/workshop/config.ipynb #8096dea5
 import json
@@ -38,6 +38,8 @@ PARTS = Registry("key of a part",
                  rope_scaling="geminiq.models.embeddings:ROPE_SCALINGS",
                  attention_type="geminiq.models.attention:ATTENTIONS",
                  sparse_pattern="geminiq.models.efficient_attention:PATTERNS",
+                 projector="geminiq.models.multimodal:PROJECTORS",
+                 fusion="geminiq.models.multimodal:FUSIONS",
                  schedule="geminiq.training.optimizer:SCHEDULES",
                  objective="geminiq.training.losses:OBJECTIVES")
 
@@ -69,7 +71,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 def _comments(kind: type[BaseModel]) -> dict[str, str]:   # by key
     "The comment behind each key of a section, as it stands in the source."
     try:
-        return dict(re.findall(r"^    (\w+): .*?# (.+)$", getsource(kind), re.MULTILINE))
+        sources = [getsource(part) for part in reversed(kind.__mro__) if part not in (object, BaseModel)]
+        return dict(re.findall(r"^    (\w+): .*?# (.+)$", "\n".join(sources), re.MULTILINE))
     except (OSError, TypeError):   # there is no source: typed into a notebook, or installed without
         return {}
 
@@ -215,6 +218,33 @@ class ModelConfig(Section):
         except ValidationError as error:
             raise ValueError(f"layer {i}: {_in_one_line(error, ModelConfig)}") from None
 
+# %% ../../nbs/workshop/config.ipynb #config-vision
+class VisionConfig(Section):
+    "How to build a vision encoder."
+    image_size: Count | tuple[Count, Count] = 8   # pixels, or (height, width)
+    patch_size: Count = 2                   # p, pixels
+    num_channels: Count = 1                 # C: 1 for grey, 3 for colour
+    d_model: Count = 48                     # D, width
+    n_layers: Count = 2                     # L
+    n_heads: Count = 4                      # H
+    d_ff: Count | None = None               # F, width of the feed-forward layer; empty: 4 d_model
+    dropout: Fraction = 0.0                 # share of the numbers that are set to zero while training
+    norm_eps: Positive = 1e-6               # added to the variance
+    activation: Annotated[str, PartName("activation")] = "gelu"   # of the feed-forward layer
+    embedding_norm: bool = False            # a norm in front of the first block
+    patch_bias: bool = True                 # add a bias where patches become vectors
+
+
+class VisionLanguageConfig(VisionConfig):
+    "How a language model sees: its vision encoder, and how the two are joined."
+    projector: Annotated[str, PartName("projector")] = "mlp"   # from the width of the encoder to that of the model
+    fusion: Annotated[str, PartName("fusion")] = "concat"      # images among the words, or looked at by blocks
+    vision_feature_layer: int | None = None # of the encoder, counted from its end if negative; empty: its output
+    keep_cls: bool = False                  # show the model CLS too, not only the patches
+    cross_every: Count = 1                  # fusion by cross-attention: in every so many blocks
+    image_mean: float = 0.5                 # taken from each pixel, which is between 0 and 1
+    image_std: Positive = 0.5               # by which it is divided then
+
 # %% ../../nbs/workshop/config.ipynb #config-training
 class TrainingConfig(Section):
     "How to train it."
@@ -256,6 +286,12 @@ class Config(Section):
     model: ModelConfig = Field(default_factory=ModelConfig)            # what to build
     training: TrainingConfig = Field(default_factory=TrainingConfig)   # how to train it
     data: DataConfig = Field(default_factory=DataConfig)               # on what
+    vision: VisionLanguageConfig | None = None                         # the eye, if it is to see
+
+    @property
+    def kind(self) -> str:   # of the models that the checkpoints' page lists
+        "What kind of model is described."
+        return "language" if self.vision is None else "vision_language"
 
     @model_validator(mode="after")
     def fit(self) -> "Config":

@@ -1,0 +1,247 @@
+"""From text to files of tokens and shuffled batches: the same tokens whatever the way, little memory, no half files."""
+
+import os
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geminiq.data import dataloader
+from geminiq.data.corpus import CORPORA, Document, load_corpus, split_corpus
+from geminiq.data.dataloader import Data, ShuffledBatchSampler, permute, prepare_data, train_loader
+from geminiq.data.dataset import HEADER, TextDataset, TokenFile, pack, write_tokens
+from geminiq.data.tokenizer import BPETokenizer, encode_all, train_tokenizer
+from geminiq.utils.config import DataConfig
+from geminiq.utils.device import UserError, make_generator
+
+PARAGRAPHS = [f"The {i}th paragraph says that {i} squared is {i * i}, and {i} cubed is {i ** 3}." for i in range(400)]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    "A file of numbered paragraphs."
+    path = tmp_path / "text.txt"
+    path.write_text("\n\n".join(PARAGRAPHS))
+    return path
+
+
+def settings_for(text: Path, **changes: object) -> DataConfig:
+    "Windows of 16 tokens of a file."
+    return DataConfig(train_path=str(text), **{"seq_length": 16, **changes})
+
+
+def test_prepared_data_is_what_the_small_functions_give(text: Path, tmp_path: Path):
+    data = prepare_data(settings_for(text), 300, 0, tmp_path / "run")
+    train, val = split_corpus(load_corpus(text), 0.1, make_generator(0))
+    tokenizer = train_tokenizer((text for _, text in train), 300)
+    assert isinstance(data.tokenizer, BPETokenizer) and data.tokenizer.model == tokenizer.model
+    for part, documents in ((data.train, train), (data.val, val)):
+        assert torch.equal(part.tokens[:], pack((text for _, text in documents), tokenizer))
+
+
+def test_the_second_time_nothing_is_encoded(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    first = prepare_data(settings_for(text), 300, 0, tmp_path / "run")
+    monkeypatch.setattr(dataloader, "encode_all", None)
+    again = prepare_data(settings_for(text), 300, 0, tmp_path / "run")
+    assert again.fingerprint() == first.fingerprint()
+    assert again.train.tokens.path == first.train.tokens.path
+    with pytest.raises(TypeError):
+        prepare_data(settings_for(text, val_fraction=0.3), 300, 0, tmp_path / "run")   # another part is held out
+
+
+@pytest.mark.parametrize("change", ["text", "tokenizer", "fraction"])
+def test_another_text_tokenizer_or_split_is_another_file(change: str, text: Path, tmp_path: Path):
+    first = prepare_data(settings_for(text), 300, 0, tmp_path / "run")
+    fraction, vocab_size = 0.1, 300
+    if change == "text":
+        text.write_text(text.read_text().replace("7 squared", "7 sqvared"))
+    elif change == "tokenizer":
+        vocab_size = 310
+    else:
+        fraction = 0.2
+    second = prepare_data(settings_for(text, val_fraction=fraction), vocab_size, 0, tmp_path / "run")
+    assert second.fingerprint() != first.fingerprint()
+
+
+def test_a_damaged_file_is_made_again(text: Path, tmp_path: Path):
+    first = prepare_data(settings_for(text), 300, 0, tmp_path / "run")
+    path, tokens = first.train.tokens.path, first.train.tokens[:]
+    content = path.read_bytes()
+    for damaged in (content[:-2], content[:HEADER] + b"\x05" + content[HEADER + 1:], b"", content[:100]):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="remove it, and it is made again"):
+            TokenFile(path)
+        again = prepare_data(settings_for(text), 300, 0, tmp_path / "run")
+        assert torch.equal(again.train.tokens[:], tokens) and path.read_bytes() == content
+
+
+def test_an_interruption_leaves_no_half_file(tmp_path: Path):
+    def interrupted():
+        yield np.arange(1000).tolist()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_tokens(tmp_path / "row.tokens", interrupted(), 2000)
+    assert not list(tmp_path.iterdir())
+
+
+@given(st.lists(st.lists(st.integers(0, 70_000), max_size=20), max_size=5), st.integers(0, 50), st.integers(0, 50))
+@settings(max_examples=50, deadline=None)
+def test_a_file_gives_back_its_tokens(tmp_path_factory: pytest.TempPathFactory, parts: list[list[int]], start: int, n: int):
+    path = tmp_path_factory.mktemp("tokens") / "row.tokens"
+    vocab_size = max([0, *sum(parts, [])]) + 1
+    row = write_tokens(path, parts, vocab_size)
+    assert len(row) == len(sum(parts, [])) and row[:].tolist() == sum(parts, [])
+    assert row[start:start + n].tolist() == sum(parts, [])[start:start + n]
+    assert row.dtype.itemsize == (2 if vocab_size <= 2**16 else 4)
+
+
+def test_windows_of_a_file_are_those_of_a_tensor(tmp_path: Path):
+    tokens = torch.arange(1000)
+    row = write_tokens(tmp_path / "row.tokens", [tokens.tolist()], 1000)
+    for (x, y), (x2, y2) in zip(TextDataset(row, 7), TextDataset(tokens, 7), strict=True):
+        assert torch.equal(x, x2) and torch.equal(y, y2) and x.dtype == torch.int64
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_tokens_do_not_depend_on_the_number_of_processes(workers: int):
+    tokenizer = train_tokenizer(PARAGRAPHS, 300)
+    texts = [*PARAGRAPHS[:40], "", "naïve ▁ 🤖\x00"]
+    assert [part.tolist() for part in encode_all(tokenizer, texts, workers)] == [tokenizer.encode(text) for text in texts]
+
+
+def test_a_script_without_a_main_guard_may_encode_in_parallel(text: Path, tmp_path: Path):
+    script = tmp_path / "script.py"
+    script.write_text("from geminiq.data.tokenizer import *\n"
+                      f"t = train_tokenizer([open({str(text)!r}).read()], 300)\n"
+                      "print(sum(map(len, encode_all(t, ['one', 'two'] * 9, workers=2))) > 9)")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_a_process_that_dies_is_reported(monkeypatch: pytest.MonkeyPatch):
+    tokenizer = train_tokenizer(PARAGRAPHS, 300)
+    parts = encode_all(tokenizer, (text for _ in range(100) for text in PARAGRAPHS), workers=1)
+    next(parts)
+    mine = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    if not mine.exists():
+        pytest.skip("the children of a process are listed by Linux alone")
+    for child in mine.read_text().split():
+        if "_work()" in Path(f"/proc/{child}/cmdline").read_text():
+            os.kill(int(child), 9)
+    with pytest.raises(RuntimeError, match="has ended with exit code -9"):
+        list(parts)
+
+
+def test_a_tokenizer_is_read_where_it_is_and_else_learned_and_written(text: Path, tmp_path: Path):
+    path = tmp_path / "tokenizers" / "mine.model"
+    config = settings_for(text, tokenizer_path=str(path))
+    learned = prepare_data(config, 300, 0, tmp_path / "run").tokenizer
+    assert [file.name for file in path.parent.iterdir()] == ["mine.model"]
+    train_tokenizer(PARAGRAPHS[:200], 300).save(path)
+    assert prepare_data(config, 300, 0, tmp_path / "run").tokenizer.encode(PARAGRAPHS[0]) != learned.encode(PARAGRAPHS[0])
+    with pytest.raises(UserError, match="mine.model has 300 tokens, and model.vocab_size is 301"):
+        prepare_data(config, 301, 0, tmp_path / "run")
+
+
+def test_another_text_may_be_held_out(text: Path, tmp_path: Path):
+    held_out = tmp_path / "val.txt"
+    held_out.write_text("What is measured on is somebody else's text. " * 20)
+    data = prepare_data(settings_for(text, val_path=str(held_out)), 300, 0, tmp_path / "run")
+    assert data.tokenizer.decode(data.val.tokens[:]) == held_out.read_text()
+    assert data.tokenizer.decode(data.train.tokens[:]) == text.read_text()
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"seq_length": 10**6}, "training part of corpus .*text.txt.* too few for one window of 1000000"),
+    ({"seq_length": None}, "data.seq_length is empty"),
+    ({"val_path": "nowhere"}, "no corpus 'nowhere'"),
+])
+def test_what_cannot_be_prepared_is_said(changes: dict, message: str, text: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=message):
+        prepare_data(settings_for(text, **changes), 300, 0, tmp_path / "run")
+
+
+def test_a_corpus_of_ones_own_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(CORPORA, "numbered", lambda: [Document(str(i), text) for i, text in enumerate(PARAGRAPHS)])
+    data = prepare_data(settings_for(Path("numbered")), 300, 0, tmp_path)
+    assert len(data.train) > 9 * len(data.val) > 0
+
+
+def test_processes_at_the_same_time_prepare_the_same(text: Path, tmp_path: Path):
+    program = ("import sys; from geminiq.data.dataloader import prepare_data; from geminiq.utils.config import DataConfig;"
+               f"print(prepare_data(DataConfig(train_path={str(text)!r}, seq_length=16), 300, 0, sys.argv[1]).fingerprint())")
+    processes = [subprocess.Popen([sys.executable, "-c", program, tmp_path / "run"], stdout=subprocess.PIPE, text=True)
+                 for _ in range(3)]
+    assert len({process.communicate()[0] for process in processes}) == 1
+    assert sorted(file.suffix for file in (tmp_path / "run").iterdir()) == ["", ".tokens", ".tokens"]
+
+
+@given(st.integers(1, 3000), st.integers(0, 2**32 - 1), st.integers(0, 10**6))
+@settings(max_examples=200, deadline=None)
+def test_an_epoch_holds_every_number_once(n: int, seed: int, epoch: int):
+    assert sorted(permute(np.arange(n), n, seed, epoch).tolist()) == list(range(n))
+
+
+def test_every_order_of_a_few_is_about_as_frequent():
+    counts: dict[tuple, int] = {}
+    for epoch in range(6000):
+        order = tuple(permute(np.arange(4), 4, 0, epoch).tolist())
+        counts[order] = counts.get(order, 0) + 1
+    assert len(counts) == 24
+    assert sum((n - 250) ** 2 / 250 for n in counts.values()) < 60   # χ² with 23 degrees of freedom
+
+
+def test_numbers_do_not_stay_where_they_were_nor_beside_each_other():
+    n = 100_000
+    order = permute(np.arange(n), n, 7, 0).astype(float)
+    for other in (np.arange(n), np.roll(order, 1), np.roll(order, 2), permute(np.arange(n), n, 7, 1), permute(np.arange(n), n, 8, 0)):
+        assert abs(np.corrcoef(order, other)[0, 1]) < 5 / n**0.5
+    cells = np.histogram2d(np.arange(n), order, bins=20)[0]
+    assert ((cells - n / 400) ** 2 / (n / 400)).sum() < 361 + 6 * (2 * 361) ** 0.5
+
+
+def test_a_place_far_ahead_costs_no_more_than_the_first():
+    "A billion windows, and the millionth batch: no list, no permutation, no reading up to there."
+    sampler = ShuffledBatchSampler(10**9, 16, seed=3, start=10**9)
+    assert list(islice(sampler, 2)) == [sampler.batch(10**9), sampler.batch(10**9 + 1)]
+    assert all(0 <= i < 10**9 for i in sampler.batch(10**12))
+
+
+def test_reading_on_is_never_having_stopped(text: Path, tmp_path: Path):
+    data: Data = prepare_data(settings_for(text), 300, 0, tmp_path / "run")
+    whole = list(islice(train_loader(data.train, 4, seed=0), 30))
+    for (x, y), (x2, y2) in zip(whole[21:], islice(train_loader(data.train, 4, seed=0, start=21), 9), strict=True):
+        assert torch.equal(x, x2) and torch.equal(y, y2)
+
+
+BIG = """
+import sys, torch, sentencepiece, numpy, pathlib
+from geminiq.data.dataloader import prepare_data
+from geminiq.utils.config import DataConfig
+def highest(): return int(pathlib.Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+before = highest()
+data = prepare_data(DataConfig(train_path=sys.argv[1], seq_length=64), 2048, 0, sys.argv[2])
+for i in range(0, len(data.train), 97): data.train[i]
+print(highest() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured by Linux's own count")
+def test_sixty_megabytes_of_text_need_no_sixty_megabytes_more(tmp_path: Path):
+    documents = load_corpus("pydocs")
+    with (tmp_path / "big.txt").open("w") as file:
+        for copy in range(34):
+            for _, text in documents:
+                file.write(text.replace("the", f"the{copy}") + "\n\n")
+    assert (tmp_path / "big.txt").stat().st_size > 60e6
+    done = subprocess.run([sys.executable, "-c", BIG, tmp_path / "big.txt", tmp_path / "run"],
+                          capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 160, "MB beyond what the imports take"
