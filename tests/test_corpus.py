@@ -82,10 +82,10 @@ def test_a_run_that_reaches_over_a_cut_is_found():
     train = [Document("", " ".join(words))]
     cut = len(next(train[0].pieces()).split())
     assert list(decontaminate([Document("", " ".join(words[cut - 6:cut + 7]))], train)) == []
-    assert list(decontaminate([Document("", " ".join(words[cut - 6:cut + 6] + ["end"]))], train)) != []
+    assert list(decontaminate([Document("", " ".join([*words[cut - 6:cut + 6], "end"]))], train)) != []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])) | strange, st.integers(1, 40), st.sampled_from(["\n", "\r\n"]))
 def test_pieces_of_a_file_are_its_text(tmp_path_factory: pytest.TempPathFactory, text: str, size: int, newline: str):
     path = tmp_path_factory.mktemp("text") / "text.txt"
@@ -96,7 +96,7 @@ def test_pieces_of_a_file_are_its_text(tmp_path_factory: pytest.TempPathFactory,
     assert all(0 < len(piece) <= size for piece in pieces)
     for position in range(0, file.size + 1, 7):
         parts: list[Source] = list(file.cut(position))
-        assert "".join("".join(part.pieces(size)) for part in parts).replace("\r", "\n") == text.replace("\r", "\n") or "\r" in text
+        assert "\r" in text or "".join("".join(part.pieces(size)) for part in parts) == text
 
 
 def test_a_file_on_the_disk_is_split_as_its_text_in_memory(tmp_path):
