@@ -2,11 +2,16 @@
 
 import json
 import re
+from functools import partial
+from math import isfinite
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
+from torch.amp import GradScaler
 from torch.testing import assert_close
 from typer.testing import CliRunner
 
@@ -14,13 +19,24 @@ from geminiq.cli import app
 from geminiq.data.dataset import IGNORE_INDEX
 from geminiq.models.moe import record_routing, routing_loss
 from geminiq.models.transformer import Transformer
-from geminiq.training.callbacks import LOG, Callback, EarlyStopping, best_look
-from geminiq.training.losses import cross_entropy_loss
-from geminiq.training.optimizer import configure_optimizer
-from geminiq.training.trainer import Data, Objective, Trainer, Update, prepare_data, update
+from geminiq.training.callbacks import LOG, Callback, EarlyStopping, best_evaluation
+from geminiq.training import trainer as trainer_module
+from geminiq.training.losses import OBJECTIVES, Inputs, Objective, build_objective, cross_entropy_loss
+from geminiq.training.optimizer import SCHEDULES, configure_optimizer
+from geminiq.training.trainer import (
+    Data,
+    StepResult,
+    Trainer,
+    amp_dtype,
+    make_trainer,
+    prepare_data,
+    resume_trainer,
+    train_step,
+)
 from geminiq.utils.checkpointing import checkpoints
 from geminiq.utils.config import Config, ModelConfig, make_config, save_config
 from geminiq.utils.device import UserError, make_generator
+from geminiq.utils.metrics import accuracy, perplexity
 
 SMALL = {"vocab_size": 50, "max_seq_len": 8, "d_model": 24, "n_layers": 2, "n_heads": 3, "d_ff": 16}
 MOE = {**SMALL, "use_moe": True, "num_experts": 4,
@@ -31,22 +47,22 @@ TARGETS[5:, 4:] = IGNORE_INDEX
 TARGETS[0] = IGNORE_INDEX
 
 
-def updated(parts: int, model: dict, **settings: object) -> tuple[Tensor, Update]:
+def updated(parts: int, model: dict, **settings: object) -> tuple[Tensor, StepResult]:
     """All weights after one update in float64, whose batch comes in parts of so many rows."""
-    objective = Objective(Transformer(ModelConfig(**model)).double(), **settings)
+    objective = build_objective(Transformer(ModelConfig(**model)).double(), **settings)
     pieces = list(zip(INPUTS.split(parts), TARGETS.split(parts), strict=True))
     # Not Adam: it moves every weight equally far in its first step, whatever the length of the gradient.
-    result = update(objective, torch.optim.SGD(objective.parameters(), lr=1.0), pieces, 10.0)
+    result = train_step(objective, torch.optim.SGD(objective.parameters(), lr=1.0), pieces, 10.0)
     return torch.cat([p.detach().flatten() for p in objective.parameters()]), result
 
 
 @pytest.mark.parametrize("model", [SMALL, MOE, {**MOE, "top_k": 1, "num_shared_experts": 1}], ids=["dense", "moe", "switch"])
-@pytest.mark.parametrize("settings", [{}, {"label_smoothing": 0.1, "vocab_chunk": 7}], ids=["plain", "smooth pieces"])
+@pytest.mark.parametrize("how", [{}, {"label_smoothing": 0.1, "vocab_chunk": 7}], ids=["plain", "smooth pieces"])
 @pytest.mark.parametrize("parts", [1, 2, 3, 5, 7])
-def test_parts_of_a_batch_move_the_weights_as_the_whole(model: dict, settings: dict, parts: int) -> None:
+def test_parts_of_a_batch_move_the_weights_as_the_whole(model: dict, how: dict, parts: int) -> None:
     """The last part may be shorter, targets may be ignored, a whole part of them too, and there may be experts."""
-    weights, result = updated(parts, model, **settings)
-    expected, whole = updated(8, model, **settings)
+    weights, result = updated(parts, model, **how)
+    expected, whole = updated(8, model, **how)
     assert_close(weights, expected, atol=1e-12, rtol=0)
     assert_close(result.loss, whole.loss, atol=1e-12, rtol=0)
     assert_close(result.grad_norm, whole.grad_norm, atol=1e-12, rtol=0)
@@ -56,10 +72,11 @@ def test_the_losses_of_experts_are_those_of_their_lesson() -> None:
     model = Transformer(ModelConfig(**MOE)).double()
     with record_routing(model) as recorded:
         loss = cross_entropy_loss(model(INPUTS), TARGETS, "sum")
-    losses = Objective(model)(INPUTS, TARGETS, INPUTS.numel())
-    assert torch.equal(losses.predictions, loss)
-    assert torch.equal(losses.experts, routing_loss(recorded, 0.5, 0.1))
-    assert losses.loads.sum(-1).tolist() == [2 * INPUTS.numel()] * 2
+    ours = build_objective(model)(INPUTS, TARGETS)
+    assert torch.equal(ours, loss)                                            # what is reported is that of the predictions
+    n_targets = (TARGETS != IGNORE_INDEX).sum()
+    theirs = loss + n_targets * routing_loss(recorded, 0.5, 0.1)              # what is learned from is the sum
+    assert_close(*(torch.autograd.grad(each, list(model.parameters())) for each in (ours, theirs)), atol=1e-12, rtol=0)
 
 
 def test_looking_ahead_draws_what_will_be_drawn() -> None:
@@ -67,24 +84,24 @@ def test_looking_ahead_draws_what_will_be_drawn() -> None:
     model = Transformer(ModelConfig(**MOE, dropout=0.3, router_noise=True))
     with record_routing(model) as recorded, torch.random.fork_rng([]):
         torch.manual_seed(0)
-        update(Objective(model), configure_optimizer(model, 1e-3), [(INPUTS[:4], TARGETS[:4]), (INPUTS[4:], TARGETS[4:])], 1.0)
+        batch = [(INPUTS[:4], TARGETS[:4]), (INPUTS[4:], TARGETS[4:])]
+        train_step(build_objective(model), configure_optimizer(model, 1e-3), batch)
     ahead, after = recorded[:4], recorded[4:]
     assert len(after) == 4
     for a, b in zip(ahead, after, strict=True):
-        assert torch.equal(a.experts, b.experts)
+        assert torch.equal(a.selected_experts, b.selected_experts)
 
 
 def test_choices_without_a_place_are_counted() -> None:
     """As a share of all choices of the step, whatever its parts; without a limit there are none."""
     limited = {**MOE, "capacity_factor": 0.5}
     model = Transformer(ModelConfig(**limited)).double()
-    objective = Objective(model)
-    objective(INPUTS, TARGETS, INPUTS.numel())
+    build_objective(model)(INPUTS, TARGETS)
     dropped = sum(block.feed_forward.dropped for block in model.blocks) / (2 * 2 * INPUTS.numel())
     assert 0.3 < dropped < 0.9
-    assert updated(8, limited)[1].dropped == pytest.approx(dropped)
-    assert 0.3 < updated(4, limited)[1].dropped < 0.9
-    assert updated(3, MOE)[1].dropped == updated(8, SMALL)[1].dropped == 0
+    assert updated(8, limited)[1].more == pytest.approx({"dropped": dropped})
+    assert 0.3 < updated(4, limited)[1].more["dropped"] < 0.9
+    assert updated(3, MOE)[1].more == updated(8, SMALL)[1].more == {}
 
 
 NAMES = ["Ada", "Emmy", "Sofia", "Grace", "Mary", "Rosalind"]
@@ -105,7 +122,12 @@ def configured(folder: Path, model: dict | None = None, **training: object) -> C
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     """Read once."""
-    return prepare_data(configured(tmp_path_factory.mktemp("data")))
+    return prepared(configured(tmp_path_factory.mktemp("data")))
+
+
+def prepared(config: Config) -> Data:
+    """Text and tokenizer of a configuration."""
+    return prepare_data(config.data, config.model.vocab_size, config.training.seed, None)
 
 
 def lines(run: Path) -> list[dict]:
@@ -119,7 +141,7 @@ def test_computing_activations_again_changes_no_bit(model: dict, accumulation: i
     histories = []
     for again in (False, True):
         config = configured(tmp_path, model, gradient_checkpointing=again, gradient_accumulation=accumulation)
-        trainer = Trainer(config, tmp_path / str(again), data, progress=False)
+        trainer = make_trainer(config, tmp_path / str(again), data=data, progress=False)
         assert trainer.model.gradient_checkpointing == again
         histories.append(trainer.train())
     assert histories[0] == histories[1]
@@ -127,8 +149,8 @@ def test_computing_activations_again_changes_no_bit(model: dict, accumulation: i
 
 def test_activations_are_indeed_computed_again(data: Data, tmp_path: Path) -> None:
     calls = []
-    trainer = Trainer(configured(tmp_path, gradient_checkpointing=True, max_steps=1, eval_every=100), tmp_path / "run", data,
-                      progress=False)
+    config = configured(tmp_path, gradient_checkpointing=True, max_steps=1, eval_every=100)
+    trainer = make_trainer(config, tmp_path / "run", data=data, progress=False)
     trainer.model.blocks[0].attention.register_forward_hook(lambda *_: calls.append(trainer.model.training))
     trainer.train()
     assert calls.count(True) == 2
@@ -138,7 +160,8 @@ def test_the_trainer_can_do_without_logits(data: Data, tmp_path: Path) -> None:
     histories = []
     for chunk in (None, 50):
         config = configured(tmp_path, vocab_chunk=chunk, label_smoothing=0.1)
-        trainer = Trainer(config, tmp_path / str(chunk), data, Transformer(config.model).double(), progress=False)
+        model = Transformer(config.model).double()
+        trainer = Trainer(model, data.train, data.val, config.training)
         if chunk:
             trainer.model.lm_head.register_forward_hook(lambda *_: pytest.fail("the head was called"))
         histories.append(trainer.train())
@@ -146,29 +169,39 @@ def test_the_trainer_can_do_without_logits(data: Data, tmp_path: Path) -> None:
         assert ours == pytest.approx(theirs, rel=1e-9)   # Adam divides by small numbers: more than rounding, after eight steps
 
 
+def trained(data: Data, config: Config, dtype: torch.dtype = torch.float32, **parts: object) -> Trainer:
+    """A trainer that has trained, given its parts by hand; it writes nothing."""
+    how, model = config.training, Transformer(config.model)
+    objective = build_objective(model, dtype=dtype, label_smoothing=how.label_smoothing, vocab_chunk=how.vocab_chunk)
+    trainer = Trainer(model, data.train, data.val, how, objective=objective, **parts)
+    trainer.train()
+    return trainer
+
+
 def test_pieces_of_the_vocabulary_under_autocast(data: Data, tmp_path: Path) -> None:
     """Products in 16 bits, the same losses as with all logits."""
-    histories = [Trainer(configured(tmp_path, use_amp=True, vocab_chunk=chunk, label_smoothing=0.1), tmp_path / str(chunk),
-                         data, progress=False).train() for chunk in (None, 50)]
-    full = Trainer(configured(tmp_path, label_smoothing=0.1), tmp_path / "full", data, progress=False).train()
-    losses = [[entry["loss"] for entry in history[1:]] for history in (*histories, full)]
+    runs = [trained(data, configured(tmp_path, vocab_chunk=chunk, label_smoothing=0.1), dtype)
+            for chunk, dtype in ((None, torch.bfloat16), (50, torch.bfloat16), (None, torch.float32))]
+    losses = [[entry["loss"] for entry in run.log_history[1:]] for run in runs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-6)      # before the first step nothing has been rounded twice
     assert abs(losses[0][0] - losses[2][0]) > 1e-6 * losses[2][0]     # and it was 16 bits
+    accuracies = [[entry.accuracy for entry in run.evaluations] for run in runs]
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.05)    # after the first step, rounding decides close calls
 
 
 def test_smoothing_is_for_training_alone(data: Data, tmp_path: Path) -> None:
-    plain, smooth = (Trainer(configured(tmp_path, label_smoothing=epsilon), tmp_path / str(epsilon), data, progress=False)
-                     for epsilon in (0.0, 0.5))
+    plain, smooth = (make_trainer(configured(tmp_path, label_smoothing=epsilon), tmp_path / str(epsilon), data=data,
+                                  progress=False) for epsilon in (0.0, 0.5))
     assert plain.evaluate() == smooth.evaluate()
     plain.train(), smooth.train()
-    assert smooth.history[-1]["loss"] > plain.history[-1]["loss"]
+    assert smooth.log_history[-1]["loss"] > plain.log_history[-1]["loss"]
 
 
 def test_the_share_of_dropped_choices_is_in_the_history(data: Data, tmp_path: Path) -> None:
     moe = {"use_moe": True, "num_experts": 4}
-    limited = Trainer(configured(tmp_path, {**moe, "capacity_factor": 0.5}), tmp_path / "a", data, progress=False).train()
-    free = Trainer(configured(tmp_path, moe), tmp_path / "b", data, progress=False).train()
+    limited = make_trainer(configured(tmp_path, {**moe, "capacity_factor": 0.5}), tmp_path / "a", data=data, progress=False).train()
+    free = make_trainer(configured(tmp_path, moe), tmp_path / "b", data=data, progress=False).train()
     assert all(0.2 < entry["dropped"] < 1 for entry in limited[1:])
     assert not any("dropped" in entry for entry in free)
 
@@ -180,14 +213,14 @@ class Moments(Callback):
         self.told: list[object] = []
         self.stop, self.fail = stop, fail
 
-    def on_start(self, trainer: Trainer) -> None:
-        self.told.append(("start", len(trainer.history)))
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self.told.append(("start", len(trainer.log_history)))
 
-    def on_step_start(self, trainer: Trainer) -> None:
+    def on_step_begin(self, trainer: Trainer) -> None:
         self.told.append(-trainer.step)
 
     def on_step_end(self, trainer: Trainer, entry: dict) -> None:
-        assert entry is trainer.history[-1] and entry["step"] == trainer.step
+        assert entry is trainer.log_history[-1] and entry["step"] == trainer.step
         self.told.append(trainer.step)
         entry["mine"] = 2 * trainer.step
         if trainer.step == self.stop:
@@ -195,7 +228,7 @@ class Moments(Callback):
         if trainer.step == self.fail:
             raise RuntimeError("broken")
 
-    def on_end(self, trainer: Trainer) -> None:
+    def on_train_end(self, trainer: Trainer) -> None:
         self.told.append("end")
 
     def on_close(self, trainer: Trainer) -> None:
@@ -204,34 +237,34 @@ class Moments(Callback):
 
 def test_a_callback_of_ones_own_is_told_and_what_it_adds_is_kept(data: Data, tmp_path: Path) -> None:
     mine = Moments(stop=3)
-    trainer = Trainer(configured(tmp_path), tmp_path / "run", data, progress=False, callbacks=[mine])
+    trainer = make_trainer(configured(tmp_path), tmp_path / "run", [mine], progress=False, data=data)
     history = trainer.train()
-    assert mine.told == [("start", 1), -1, 1, -2, 2, -3, 3, "end", "close"]
+    assert mine.told == [("start", 0), -1, 1, -2, 2, -3, 3, "end", "close"]
     assert trainer.stop_reason == "enough" and len(history) == 4
     assert lines(tmp_path / "run") == history and history[-1]["mine"] == 6
     again = Moments()
-    resumed = Trainer.resume(tmp_path / "run", progress=False, callbacks=[again])
-    assert resumed.history == history                              # it was in the checkpoint
+    resumed = resume_trainer(tmp_path / "run", progress=False, callbacks=[again])
+    assert resumed.log_history == history                              # it was in the checkpoint
     resumed.train()
     assert again.told[:3] == [("start", 4), -4, 4] and resumed.step == 8
-    assert lines(tmp_path / "run") == resumed.history
+    assert lines(tmp_path / "run") == resumed.log_history
 
 
 def test_an_error_saves_nothing_and_closes_everything(data: Data, tmp_path: Path) -> None:
     broken, after = Moments(fail=3), Moments()
-    trainer = Trainer(configured(tmp_path, save_every=2), tmp_path / "run", data, progress=False, callbacks=[broken, after])
+    trainer = make_trainer(configured(tmp_path, save_every=2), tmp_path / "run", [broken, after], progress=False, data=data)
     with pytest.raises(RuntimeError, match="broken"):
         trainer.train()
     assert after.told[-1] == "close" and "end" not in after.told
     assert [folder.name for folder in checkpoints(tmp_path / "run")] == ["step-000002"]
-    resumed = Trainer.resume(tmp_path / "run", progress=False).train()      # the log has a step 3 that is done again
+    resumed = resume_trainer(tmp_path / "run", progress=False).train()      # the log has a step 3 that is done again
     assert lines(tmp_path / "run") == resumed and [entry["step"] for entry in resumed] == list(range(9))
 
 
 class Rates(Callback):
     """A learning rate that ruins what was learned, from some step on."""
 
-    def on_step_start(self, trainer: Trainer) -> None:
+    def on_step_begin(self, trainer: Trainer) -> None:
         if trainer.step > 6:
             trainer.optimizer.param_groups[0]["lr"] = 3.0
 
@@ -239,16 +272,16 @@ class Rates(Callback):
 @pytest.mark.parametrize("cut", [5, 8, 9])
 def test_early_stopping_is_as_patient_after_a_resume(cut: int, data: Data, tmp_path: Path) -> None:
     config = configured(tmp_path, max_steps=100, eval_every=2, patience=2)
-    whole = Trainer(config, tmp_path / "whole", data, progress=False, callbacks=[Rates()])
+    whole = make_trainer(config, tmp_path / "whole", [Rates()], progress=False, data=data)
     whole.train()
     assert any(isinstance(callback, EarlyStopping) for callback in whole.callbacks)
-    assert whole.step == 10 and best_look(whole.history)[::2] == (6, 2) and "step 6" in whole.stop_reason
-    Trainer(config, tmp_path / "cut", data, progress=False, callbacks=[Rates(), Moments(stop=cut)]).train()
-    resumed = Trainer.resume(tmp_path / "cut", progress=False, callbacks=[Rates()])
+    assert whole.step == 10 and best_evaluation(whole.log_history)[::2] == (6, 2) and "step 6" in whole.stop_reason
+    make_trainer(config, tmp_path / "cut", [Rates(), Moments(stop=cut)], progress=False, data=data).train()
+    resumed = resume_trainer(tmp_path / "cut", progress=False, callbacks=[Rates()])
     resumed.train()
     assert resumed.step == 10 and resumed.stop_reason == whole.stop_reason
-    assert [entry["loss"] for entry in resumed.history[1:]] == [entry["loss"] for entry in whole.history[1:]]
-    again = Trainer.resume(tmp_path / "cut", progress=False)
+    assert [entry["loss"] for entry in resumed.log_history[1:]] == [entry["loss"] for entry in whole.log_history[1:]]
+    again = resume_trainer(tmp_path / "cut", progress=False)
     again.train()
     assert again.step == 10 and again.stop_reason == whole.stop_reason      # it does not begin anew
 
@@ -272,3 +305,192 @@ def test_settings_that_make_no_sense_are_refused(key: str, tmp_path: Path) -> No
     name, _, value = key.partition("=")
     with pytest.raises(UserError, match=f"training.{name} is"):
         configured(tmp_path, **{name: value if name == "parallel" else float(value)})
+
+
+# What a trainer is given
+
+def test_a_trainer_given_its_parts_writes_nothing_and_learns_as_the_configured_one(data: Data, tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    model = Transformer(config.model, make_generator(config.training.seed))
+    by_hand = Trainer(model, data.train, data.val, config.training)
+    before = sorted(tmp_path.rglob("*"))
+    assert by_hand.train() == make_trainer(config, tmp_path / "run", data=data, progress=False).train()
+    assert sorted(path for path in tmp_path.rglob("*") if tmp_path / "run" not in [path, *path.parents]) == before
+    assert [type(callback).__name__ for callback in by_hand.callbacks] == ["LRScheduling"]
+
+
+def test_optimizer_and_objective_can_be_replaced(data: Data, tmp_path: Path) -> None:
+    config = configured(tmp_path, max_steps=2)
+    model = Transformer(config.model)
+
+    class Doubled(Objective):
+        def forward(self, inputs: Inputs, targets: Tensor) -> Tensor:
+            return 2 * super().forward(inputs, targets)
+
+    trainer = Trainer(model, data.train, data.val, config.training, objective=Doubled(model),
+                      make_optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.0))
+    history = trainer.train()
+    assert isinstance(trainer.optimizer, torch.optim.SGD) and history[1]["learning_rate"] > 0     # the schedule rules it
+    assert history[1]["loss"] == pytest.approx(2 * history[0]["val_loss"], rel=0.05)
+
+
+def test_a_schedule_and_an_objective_of_ones_own_are_chosen_by_name(data: Data, tmp_path: Path) -> None:
+    class Mine(Objective):
+        pass
+
+    SCHEDULES["mine"], OBJECTIVES["mine"] = lambda step, **_: 1 / step, Mine
+    try:
+        trainer = make_trainer(configured(tmp_path, schedule="mine", objective="mine"), tmp_path / "run", data=data, progress=False)
+        assert type(trainer.objective) is Mine
+        rates = [entry["learning_rate"] for entry in trainer.train()[1:]]
+        assert rates == pytest.approx([rates[0] / step for step in range(1, 9)])
+    finally:
+        del SCHEDULES["mine"], OBJECTIVES["mine"]
+    for wrong in ({"schedule": "mine"}, {"objective": "mine"}, {"objective": "cross_entropi"}):
+        with pytest.raises(UserError, match="known are|did you mean cross_entropy"):
+            configured(tmp_path, **wrong)
+
+
+def test_inputs_may_be_several_tensors(data: Data) -> None:
+    """In a tuple or a dictionary, which the objective hands to the model."""
+    class TwoInputs(Transformer):
+        def hidden_states(self, tokens: Tensor, shift: Tensor | int = 0, **more: object) -> Tensor:
+            return super().hidden_states((tokens + shift) % 50, **more)
+
+    model = TwoInputs(ModelConfig(**SMALL)).double()
+    shift = torch.ones_like(INPUTS)
+    expected = cross_entropy_loss(model((INPUTS + 1) % 50), TARGETS, "sum")
+    for inputs in ((INPUTS, shift), {"shift": shift, "tokens": INPUTS}):
+        assert torch.equal(Objective(model)(inputs, TARGETS), expected)
+        result = train_step(Objective(model), torch.optim.SGD(model.parameters(), lr=0.0), [(inputs, TARGETS)])
+        assert result.loss == pytest.approx(float(expected) / int((TARGETS != IGNORE_INDEX).sum()), rel=1e-12)
+
+
+# Evaluations
+
+def test_perplexity_and_accuracy_at_every_evaluation(data: Data, tmp_path: Path) -> None:
+    trainer = make_trainer(configured(tmp_path), tmp_path / "run", data=data, progress=False)
+    history = trainer.train()
+    assert [entry["step"] for entry in history if "val_loss" in entry] == [0, 2, 4, 6, 8]
+    for entry in lines(tmp_path / "run"):
+        assert ("val_loss" in entry) == ("val_perplexity" in entry) == ("val_accuracy" in entry)
+    with torch.no_grad():
+        rows = [(x, y) for i in range(8) for x, y in [data.val[i]]]         # two batches of four windows
+        inputs, targets = (torch.stack(each) for each in zip(*rows, strict=True))
+        logits = trainer.model.eval()(inputs)
+    last = history[-1]
+    assert last["val_loss"] == pytest.approx(cross_entropy_loss(logits, targets).item(), rel=1e-6)
+    assert last["val_perplexity"] == pytest.approx(perplexity(last["val_loss"]))
+    assert last["val_accuracy"] == pytest.approx(accuracy(logits, targets))
+    assert trainer.evaluations[-1] == (last["val_loss"], last["val_accuracy"])
+
+
+@settings(deadline=None)
+@given(n=st.integers(1, 9), vocab=st.integers(1, 12), chunk=st.integers(1, 15), seed=st.integers(0, 99))
+def test_what_is_measured_in_pieces_is_what_is_measured_at_once(n: int, vocab: int, chunk: int, seed: int) -> None:
+    generator = make_generator(seed)
+    model = Transformer(ModelConfig(**{**SMALL, "vocab_size": vocab})).double()
+    inputs = torch.randint(vocab, (n, 8), generator=generator)
+    targets = torch.randint(vocab, (n, 8), generator=generator)
+    targets[torch.rand(n, 8, generator=generator) < 0.25] = IGNORE_INDEX
+    whole, pieces = (Objective(model, vocab_chunk=size).measure(inputs, targets) for size in (None, chunk))
+    assert_close(whole, pieces, atol=1e-10, rtol=0)
+    counted = (targets != IGNORE_INDEX).sum().item()
+    assert whole[1].item() == pytest.approx(accuracy(model(inputs), targets) * counted if counted else 0)
+
+
+# Sixteen bits
+
+def test_scaling_the_loss_by_a_power_of_two_changes_no_bit_in_32_bits() -> None:
+    """Unscaled before they are cut; with parts too."""
+    found = []
+    for scaler in (None, GradScaler("cpu", init_scale=2.0**10)):
+        objective = Objective(Transformer(ModelConfig(**SMALL)))
+        optimizer = configure_optimizer(objective, 1e-2)
+        pieces = list(zip(INPUTS.split(3), TARGETS.split(3), strict=True))
+        results = [train_step(objective, optimizer, pieces, 0.1, scaler=scaler) for _ in range(4)]
+        found.append((results, [p.detach().clone() for p in objective.parameters()]))
+    assert found[0][0] == found[1][0]
+    assert all(map(torch.equal, found[0][1], found[1][1]))
+
+
+class Overflow(Objective):
+    """Its gradient is infinite in the steps that are named."""
+
+    steps: tuple[int, ...] = ()
+    step = 0
+
+    def forward(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        self.step += 1
+        loss = super().forward(inputs, targets)
+        return loss * torch.inf if self.step in self.steps else loss
+
+
+def test_a_gradient_that_overflows_is_skipped_and_the_scale_halved() -> None:
+    objective = Overflow(Transformer(ModelConfig(**SMALL)))
+    objective.steps = (2,)
+    optimizer, scaler = configure_optimizer(objective, 1e-2), GradScaler("cpu", init_scale=16.0)
+    weights, scales = [], []
+    for _ in range(3):
+        result = train_step(objective, optimizer, [(INPUTS, TARGETS)], scaler=scaler)
+        weights.append(torch.cat([p.detach().flatten() for p in objective.parameters()]))
+        scales.append(scaler.get_scale())
+        assert isfinite(result.grad_norm) == (objective.step != 2)
+    assert scales == [16, 8, 8]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[1], weights[2])
+    assert {float(state["step"]) for state in optimizer.state.values()} == {2.0}      # AdamW did not count it either
+
+
+def test_a_gradient_that_is_never_finite_is_an_error_at_last() -> None:
+    objective = Overflow(Transformer(ModelConfig(**SMALL)))
+    objective.steps = tuple(range(100))
+    optimizer, scaler = configure_optimizer(objective, 1e-2), GradScaler("cpu", init_scale=16.0)
+    for _ in range(4):
+        train_step(objective, optimizer, [(INPUTS, TARGETS)], scaler=scaler)
+    with pytest.raises(UserError, match="not finite"):
+        train_step(objective, optimizer, [(INPUTS, TARGETS)], scaler=scaler)
+    with pytest.raises(UserError, match="not finite"):
+        train_step(objective, optimizer, [(INPUTS, TARGETS)])
+
+
+def sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a run on this processor compute as on a card that knows float16 alone, with a scale that soon overflows."""
+    monkeypatch.setattr(trainer_module, "amp_dtype", lambda use_amp, device: torch.float16)
+    monkeypatch.setattr(trainer_module, "GradScaler", partial(GradScaler, init_scale=2.0**26, growth_interval=2))
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_float16_with_a_scaled_loss_goes_on_after_a_stop_as_if_there_had_been_none(
+        accumulation: int, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are skipped while the scale comes down, and the scale is in the checkpoint."""
+    sixteen(monkeypatch)
+    config = configured(tmp_path, {"dropout": 0.1}, gradient_accumulation=accumulation, max_steps=20)
+    whole = make_trainer(config, tmp_path / "whole", data=data, progress=False)
+    history = whole.train()
+    skipped = [entry["step"] for entry in history[1:] if entry["grad_norm"] is None]
+    assert whole.scaler.is_enabled() and skipped and skipped[0] == 1 and len(skipped) < 15
+    assert history[-1]["val_loss"] < history[0]["val_loss"]
+    for stop in (skipped[-1], 13):
+        make_trainer(config, tmp_path / str(stop), [Moments(stop=stop)], progress=False, data=data).train()
+        state = json.loads((tmp_path / str(stop) / f"step-{stop:06d}" / "training.json").read_text())
+        resumed = resume_trainer(tmp_path / str(stop), progress=False)
+        assert resumed.scaler.get_scale() == state["scaler"]["scale"]
+        resumed.train()
+        assert [{**entry, "mine": None} for entry in resumed.log_history] == [{**entry, "mine": None} for entry in history]
+        assert all(map(torch.equal, resumed.model.parameters(), whole.model.parameters()))
+    near = make_trainer(configured(tmp_path, {"dropout": 0.1}, max_steps=1), tmp_path / "near", data=data, progress=False)
+    assert near.dtype == torch.float16
+    assert all(json.dumps(entry, allow_nan=False) for entry in history)
+
+
+@pytest.mark.parametrize(("use_amp", "fast", "device", "expected"), [
+    ("auto", torch.bfloat16, "cuda", torch.bfloat16), ("auto", torch.float32, "cuda", torch.float32),
+    (True, torch.bfloat16, "cuda", torch.bfloat16), (True, torch.float32, "cuda", torch.float16),
+    (True, torch.bfloat16, "cpu", torch.bfloat16), (True, torch.float32, "cpu", torch.float32),
+    ("auto", torch.bfloat16, "cpu", torch.bfloat16), (False, torch.bfloat16, "cuda", torch.float32),
+])
+def test_which_format_products_have(use_amp: bool | str, fast: torch.dtype, device: str, expected: torch.dtype,
+                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    """`fast` is what the device has circuits for."""
+    monkeypatch.setattr(trainer_module, "autocast_dtype", lambda device: fast)
+    assert amp_dtype(use_amp, torch.device(device)) == expected

@@ -35,41 +35,42 @@ from pathlib import Path
 import torch
 from geminiq.models.transformer import Transformer
 from geminiq.training.callbacks import Callback
-from geminiq.training.distributed import leave
-from geminiq.training.trainer import Trainer, prepare_data
+from geminiq.training.distributed import destroy_process_group
+from geminiq.training.trainer import make_trainer, prepare_data, resume_trainer
 from geminiq.utils.checkpointing import checkpoints
 from geminiq.utils.config import load_config
 
 class StopOne(Callback):
     "Ctrl-C in one process alone, in its third step."
-    def on_step_start(self, trainer):
-        if trainer.step == 3 and trainer.processes.rank == 1: signal.raise_signal(signal.SIGTERM)
+    def on_step_begin(self, trainer):
+        if trainer.step == 3 and trainer.strategy.rank == 1: signal.raise_signal(signal.SIGTERM)
 
 class Held(Callback):
     "How many numbers of the weights this process holds, and the seeds of its dropout."
-    def on_start(self, trainer):
+    def on_train_begin(self, trainer):
         mine = [p.to_local() if hasattr(p, "to_local") else p for p in trainer.model.parameters()]
         self.seeds, self.numbers = [], sum(p.numel() for p in mine)
-    def on_step_start(self, trainer): self.seeds.append(torch.initial_seed())
+    def on_step_begin(self, trainer): self.seeds.append(torch.initial_seed())
 
 def double(config): return Transformer(config.model).double()
 
 def run(folder):
-    data = prepare_data(load_config(folder / "dense ddp.yaml"))
+    config = load_config(folder / "dense ddp.yaml")
+    data = prepare_data(config.data, config.model.vocab_size, config.training.seed, folder)
     for file in sorted(folder.glob("*.yaml")):
         config, held = load_config(file), Held()
-        trainer = Trainer(config, folder / file.stem, data, double(config), progress=False, callbacks=[held])
+        trainer = make_trainer(config, folder / file.stem, [held], False, data, double(config))
         trainer.train()
-        if trainer.processes.rank == 1: (folder / f"{file.stem}.held").write_text(json.dumps([held.numbers, *held.seeds]))
+        if trainer.strategy.rank == 1: (folder / f"{file.stem}.held").write_text(json.dumps([held.numbers, *held.seeds]))
     for parallel in ("ddp", "fsdp"):     # stopped together, and gone on with by the other engine
         config = load_config(folder / f"dense {parallel}.yaml")
-        try: Trainer(config, folder / f"stopped {parallel}", data, progress=False, callbacks=[StopOne()]).train()
+        try: make_trainer(config, folder / f"stopped {parallel}", [StopOne()], False, data).train()
         except KeyboardInterrupt: (folder / f"stopped {parallel} {os.environ['RANK']}").write_text("")
     config = load_config(folder / "dense ddp.yaml")
-    Trainer.resume(folder / "stopped fsdp", config, progress=False).train()
+    resume_trainer(folder / "stopped fsdp", config, progress=False).train()
     config.training.max_steps = 12
-    Trainer.resume(folder / "one", config, progress=False).train()
-    leave()
+    resume_trainer(folder / "one", config, progress=False).train()
+    destroy_process_group()
 
 run(Path(sys.argv[1]))
 '''
@@ -85,19 +86,19 @@ def torchrun(*command: object, folder: Path) -> subprocess.CompletedProcess:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All that two processes do, in one go; `one` was begun by a single process."""
     from geminiq.models.transformer import Transformer
-    from geminiq.training.trainer import Trainer, prepare_data
+    from geminiq.training.trainer import make_trainer, prepare_data
     folder = tmp_path_factory.mktemp("distributed")
     base = configured(folder, **MODELS["dense"][1])
-    data = prepare_data(base)
+    data = prepare_data(base.data, base.model.vocab_size, base.training.seed, folder)
     alone = folder / "alone"
     for name, (model, training) in {**MODELS, **LIMITED}.items():
         for parallel in ("ddp", "fsdp"):
             config = configured(folder, model, parallel=parallel, **training)
             save_config(config, folder / f"{name} {parallel}.yaml")
-        Trainer(config, alone / name, data, Transformer(config.model).double(), progress=False).train()
-    Trainer(base, folder / "one", data, progress=False).train()
+        make_trainer(config, alone / name, (), False, data, Transformer(config.model).double()).train()
+    make_trainer(base, folder / "one", (), False, data).train()
     base.training.max_steps = 12
-    Trainer(base, alone / "longer", data, progress=False).train()
+    make_trainer(base, alone / "longer", (), False, data).train()
     (folder / "script.py").write_text(SCRIPT)
     result = torchrun("script.py", folder, folder=folder)
     assert result.returncode == 0, result.stderr
@@ -107,7 +108,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def history(run: Path) -> list[dict]:
     """The log, which must be the history of the last checkpoint."""
     lines = [json.loads(line) for line in (run / LOG).read_text().splitlines()]
-    assert json.loads((latest_checkpoint(run) / "training.json").read_text())["history"] == lines
+    assert json.loads((latest_checkpoint(run) / "training.json").read_text())["log_history"] == lines
     return lines
 
 
@@ -164,9 +165,9 @@ def test_a_stop_in_one_process_stops_all_at_the_same_step(parallel: str, runs: P
 
 def test_begun_by_two_and_ended_by_one_and_the_reverse(runs: Path) -> None:
     """In single precision. The run that FSDP began was ended by DDP, the other way is checked for one process."""
-    from geminiq.training.trainer import Trainer
+    from geminiq.training.trainer import resume_trainer
     one = history(runs / "alone" / "longer")
-    resumed = Trainer.resume(runs / "stopped ddp", configured(runs, max_steps=12, **MODELS["dense"][1]), progress=False).train()
+    resumed = resume_trainer(runs / "stopped ddp", configured(runs, max_steps=12, **MODELS["dense"][1]), progress=False).train()
     for ours in (resumed, history(runs / "one")):
         assert [entry["step"] for entry in ours] == list(range(13))
         assert losses(ours) == pytest.approx(losses(one), rel=1e-5)
@@ -214,12 +215,12 @@ def test_a_batch_that_cannot_be_shared_out_is_one_line_and_no_folder(tmp_path: P
 DYING = '''
 import os, signal, sys
 from geminiq.training.callbacks import Callback
-from geminiq.training.trainer import Trainer
+from geminiq.training.trainer import make_trainer
 from geminiq.utils.config import load_config
 class Die(Callback):
-    def on_step_start(self, trainer):
-        if trainer.step == 6 and trainer.processes.rank == 1: os.kill(os.getpid(), signal.SIGKILL)
-Trainer(load_config("small.yaml"), "run", progress=False, callbacks=[Die()]).train()
+    def on_step_begin(self, trainer):
+        if trainer.step == 6 and trainer.strategy.rank == 1: os.kill(os.getpid(), signal.SIGKILL)
+make_trainer(load_config("small.yaml"), "run", [Die()], progress=False).train()
 '''
 
 

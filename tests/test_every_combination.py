@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from geminiq.data.tokenizer import Tokenizer, train_tokenizer
 from geminiq.generation.cache import KVCache
-from geminiq.models.attention import ATTENTIONS
+from geminiq.models.attention import ATTENTIONS, record_attention
 from geminiq.models.embeddings import POSITIONS
 from geminiq.models.feedforward import FEED_FORWARDS
 from geminiq.models.transformer import Transformer
@@ -83,10 +83,11 @@ def test_one_step_lowers_the_loss_and_the_cache_changes_nothing(choices: dict, t
 def test_the_weights_that_are_drawn_are_those_that_are_used(attention: str):
     "Causal, and what the layer with its table answers is what it answers without."
     model, tokens = small(attention_type=attention).requires_grad_(False), batch()
-    logits, weights = model(tokens, return_weights=True)
+    with record_attention(model) as weights:
+        logits = model(tokens)
     assert_close(logits, model(tokens), atol=1e-12, rtol=0)
-    assert weights.shape == (3, 2, 4, LENGTH, LENGTH)
-    assert not weights.triu(1).any()
+    assert [layer.shape for layer in weights] == [(3, 4, LENGTH, LENGTH)] * 2
+    assert not any(layer.triu(1).any() for layer in weights)
 
 
 @pytest.mark.parametrize("choices", [choices for choices in REFINED if choices["attention_type"] == "gqa"], ids=str)

@@ -32,7 +32,7 @@ from geminiq.training import lora
 from geminiq.training.lora import add_lora, load_adapter, lora_layers, lora_parameters, merge_lora, save_adapter
 from geminiq.training.losses import cross_entropy_loss
 from geminiq.training.optimizer import configure_optimizer
-from geminiq.training.trainer import Trainer
+from geminiq.training.trainer import Trainer, make_trainer, resume_trainer
 from geminiq.utils.checkpointing import load_checkpoint, save_checkpoint
 from geminiq.utils.config import load_config, make_config
 from geminiq.utils.device import UserError, make_generator
@@ -42,7 +42,7 @@ pytestmark = [
     pytest.mark.filterwarnings(r"ignore:The following \w+_pattern keys did not match"),   # PEFT's own, for fused experts
 ]
 
-ATTENTION, FEED_FORWARD = ("query", "key", "value", "output"), ("gate", "up", "down")
+ATTENTION, FEED_FORWARD = ("query", "key", "value", "output"), ("feed_forward.gate", "up", "down")
 LLAMA = Case("Llama", "grouped", SHAPE)
 MIXTRAL = Case("Mixtral", "two of four", SHAPE | {"num_local_experts": 4})
 QWEN3 = Case("Qwen3", "wide heads", SHAPE | {"head_dim": 10})
@@ -91,11 +91,12 @@ def compare(ours: Transformer, theirs: nn.Module) -> None:
 
 
 WRITTEN = [
-    (LLAMA, {"targets": ("query", "value")}), (LLAMA, {"targets": ATTENTION + FEED_FORWARD, "rslora": True}),
-    (LLAMA, {"targets": ("lm_head", "down")}), (QWEN3, {"targets": ATTENTION + FEED_FORWARD}),
-    (MIXTRAL, {"targets": ATTENTION}), (MIXTRAL, {"targets": ATTENTION + FEED_FORWARD}),
-    (MIXTRAL, {"targets": ("down", "score")}),
-    (QWEN3_MOE, {"targets": FEED_FORWARD}), (OLDEST, {"targets": ("output", "up", "down")}), (OLDEST, {"targets": ("down",)}),
+    (LLAMA, {"target_modules": ("query", "value")}), (LLAMA, {"target_modules": ATTENTION + FEED_FORWARD, "rslora": True}),
+    (LLAMA, {"target_modules": ("lm_head", "down")}), (QWEN3, {"target_modules": ATTENTION + FEED_FORWARD}),
+    (MIXTRAL, {"target_modules": ATTENTION}), (MIXTRAL, {"target_modules": ATTENTION + FEED_FORWARD}),
+    (MIXTRAL, {"target_modules": ("down", "router.gate")}),
+    (QWEN3_MOE, {"target_modules": FEED_FORWARD}), (OLDEST, {"target_modules": ("output", "up", "down")}),
+    (OLDEST, {"target_modules": ("down",)}),
 ]
 
 
@@ -112,7 +113,7 @@ def test_peft_reads_what_we_write(case: Case, how: dict, base: Callable, tmp_pat
     before = ours(tokens)
     add_lora(ours, rank=3, alpha=5, **how)
     assert torch.equal(ours(tokens), before)
-    assert {name[-2:] for name, p in ours.named_parameters() if p.requires_grad} == {".A", ".B"}
+    assert {name[-7:] for name, p in ours.named_parameters() if p.requires_grad} == {".lora_A", ".lora_B"}
     fill(lora_parameters(ours))
     folder = save_adapter(tmp_path / "adapter", ours, FAMILY[case.family])
     adapted = PeftModel.from_pretrained(theirs, folder).eval()
@@ -162,7 +163,7 @@ def test_we_read_what_peft_writes(case: Case, how: dict, base: Callable, tmp_pat
 def test_gates_of_experts_without_their_way_down(base: Callable, tmp_path: Path) -> None:
     "The experts of transformers 5 are one tensor each way, and PEFT 0.21 then looks for them in the wrong place; it says so."
     theirs, ours = base(MIXTRAL)
-    add_lora(ours, rank=2, alpha=4, targets=("gate", "up"))
+    add_lora(ours, rank=2, alpha=4, target_modules=("gate", "up"))
     folder = save_adapter(tmp_path / "adapter", ours, "mixtral")
     with pytest.warns(UserWarning, match="Found missing adapter keys"):
         PeftModel.from_pretrained(theirs, folder)
@@ -198,9 +199,9 @@ def test_training(case: Case, targets: list[str], dropout: float, base: Callable
     assert all(torch.equal(p, frozen[name]) for name, p in ours.named_parameters() if name in frozen)
     assert all((p - old).abs().max() > 1e-3 for p, old in zip(lora_parameters(ours), before, strict=True))
     trained = dict(adapted.named_parameters())
-    for name, their in lora.adapter_names(lora_layers(ours), FAMILY[case.family]).items():
+    for name, their in lora._adapter_names(lora_layers(ours), FAMILY[case.family]).items():
         for leaf in "AB":
-            mine = ours.get_parameter(f"{name}.{leaf}")
+            mine = ours.get_parameter(f"{name}.lora_{leaf}")
             assert (mine - trained[f"base_model.model.{their}.lora_{leaf}.default.weight"]).abs().max() < 1e-9, name
 
 
@@ -215,7 +216,7 @@ def test_sixteen_bits(base: Callable, tmp_path: Path) -> None:
     assert {p.dtype for p in lora_parameters(ours)} == {p.dtype for p in theirs_of(adapted)} == {torch.float32}
     with torch.no_grad():
         for name, part in lora_layers(ours).items():
-            their = adapted.get_submodule(f"base_model.model.{lora.adapter_names([name], 'llama')[name]}")
+            their = adapted.get_submodule(f"base_model.model.{lora._adapter_names([name], 'llama')[name]}")
             x = torch.randn(5, part.in_features, generator=make_generator(1)).bfloat16()
             assert torch.equal(part(x), their(x)), name
     merge_lora(ours)
@@ -225,7 +226,7 @@ def test_sixteen_bits(base: Callable, tmp_path: Path) -> None:
 
 def test_generation_with_and_without_folding(base: Callable) -> None:
     _, ours = base(QWEN3)
-    add_lora(ours, rank=2, alpha=4, targets=ATTENTION)
+    add_lora(ours, rank=2, alpha=4, target_modules=ATTENTION)
     tokens = texts()[0][:, :5]
     before = generate(ours, tokens, 10, sampling=Sampling(temperature=0))
     fill(lora_parameters(ours))
@@ -240,7 +241,7 @@ def test_attention_to_something_else() -> None:
     attention = CrossAttention(8, 2, d_context=6)
     x, context = (torch.randn(1, 3, width, generator=make_generator(0)) for width in (8, 6))
     before = attention(x, context)
-    add_lora(attention, rank=1, alpha=1, targets="key")
+    add_lora(attention, rank=1, alpha=1, target_modules="key")
     assert torch.equal(attention(x, context), before) and [*lora_layers(attention)] == ["key"]
 
 
@@ -339,15 +340,16 @@ def test_the_undamaged_is_read(adapter: Path) -> None:
 def test_a_tied_head_is_none_of_them() -> None:
     "A change of the head alone could not be folded into a weight that is the embedding's too."
     model = tiny()
-    assert model.config.tie_embeddings and "lm_head" not in lora.linear_maps(model)
-    with pytest.raises(UserError, match="targets has lm_head: the linear maps of this model are down, gate, key, output, query, up"):
-        add_lora(model, rank=2, alpha=4, targets=("query", "lm_head"))
+    assert model.config.tie_embeddings and "lm_head" not in lora._linear_maps(model)
+    with pytest.raises(UserError, match="target_modules has lm_head: the linear maps of this model are down, gate, key, output, "
+                                         "query, up"):
+        add_lora(model, rank=2, alpha=4, target_modules=("query", "lm_head"))
 
 
 def test_layers_without_a_name(adapter: Path) -> None:
     "A family may lack what a model has: experts that all tokens visit, for one."
     model = tiny()
-    add_lora(model, rank=2, alpha=4, targets="gate")
+    add_lora(model, rank=2, alpha=4, target_modules="gate")
     with pytest.raises(UserError, match=r"the family gpt2 has no 2: blocks.0.feed_forward.gate, blocks.1"):
         save_adapter(adapter.with_name("other"), model, "gpt2")
 
@@ -388,26 +390,26 @@ def test_trainer(tmp_path: Path) -> None:
         model = Transformer(config.model, make_generator(1))
         prepare(model)
         settings = config.training.model_copy(update={"max_steps": steps})
-        return Trainer(config.model_copy(update={"training": settings}), tmp_path / run, model=model, progress=False)
+        return make_trainer(config.model_copy(update={"training": settings}), tmp_path / run, model=model, progress=False)
 
     whole = start("whole", 4)
-    frozen = {name: p.clone() for name, p in whole.model.named_parameters() if name[-2:] not in (".A", ".B")}
+    frozen = {name: p.clone() for name, p in whole.model.named_parameters() if name[-7:] not in (".lora_A", ".lora_B")}
     history = whole.train()
     assert history[-1]["val_loss"] < history[0]["val_loss"]
     assert all(torch.equal(whole.model.get_parameter(name), p) for name, p in frozen.items())
 
     start("half", 2).train()
     with pytest.raises(UserError, match="do not fit"):
-        Trainer.resume(tmp_path / "half")
+        resume_trainer(tmp_path / "half")
     longer = load_config(tmp_path / "half" / "step-000002" / "config.yaml", ["training.max_steps=4"])
-    resumed = Trainer.resume(tmp_path / "half", longer, progress=False, prepare=prepare)
+    resumed = resume_trainer(tmp_path / "half", longer, progress=False, prepare=prepare)
     assert [name for name, p in resumed.model.named_parameters() if p.requires_grad] == [
-        name for name, _ in whole.model.named_parameters() if name[-2:] in (".A", ".B")]
+        name for name, _ in whole.model.named_parameters() if name[-7:] in (".lora_A", ".lora_B")]
     resumed.train()
     assert all(torch.equal(p, q) for p, q in zip(resumed.model.parameters(), whole.model.parameters(), strict=True))
 
     tokens, model = torch.arange(10)[None], whole.model.eval()
     merge_lora(model)
-    save_checkpoint(tmp_path / "folded", model, config, whole.data.tokenizer)
+    save_checkpoint(tmp_path / "folded", model, config, load_checkpoint(tmp_path / "whole", prepare=prepare).tokenizer)
     loaded = load_checkpoint(tmp_path / "folded").model.eval()
     assert torch.equal(loaded(tokens), model(tokens)) and all(p.requires_grad for p in loaded.parameters())

@@ -59,7 +59,7 @@ def layers(draw_from: st.DrawFn, cls: type = MoELayer, **more: st.SearchStrategy
     layer = cls(d_model, num_experts, draw_from(st.integers(1, num_experts)), d_ff=draw_from(st.integers(1, 6)),
                 ffn_type=draw_from(st.sampled_from(sorted(FEED_FORWARDS))),
                 num_shared_experts=draw_from(st.integers(0, 2)), bias=draw_from(st.booleans()),
-                softmax_first=draw_from(st.sampled_from([None, True])),
+                norm_topk_prob=draw_from(st.sampled_from([None, False])),
                 **{name: draw_from(values) for name, values in more.items()})
     return draw(layer, seed), tokens(draw_from(st.integers(0, 25)), d_model, seed)
 
@@ -71,19 +71,19 @@ def sparse_layers() -> st.SearchStrategy[tuple[SparseMoE, Tensor]]:
 
 def sum_over_all(layer: MoELayer, x: Tensor, kept: Tensor | None = None) -> Tensor:   # (n, D)
     """Every expert on every token, with weight zero for those that were not chosen or, in `kept` (n, k), dropped."""
-    logits = x @ layer.router.score.weight.T
+    logits = x @ layer.router.gate.weight.T
     experts = logits.topk(layer.router.top_k).indices
     chosen = torch.zeros_like(logits).scatter(-1, experts, 1.0)
-    if layer.router.softmax_first:
-        weights = logits.softmax(-1) * chosen
-    else:
+    if layer.router.norm_topk_prob:
         weights = logits.masked_fill(chosen == 0, -inf).softmax(-1)
+    else:
+        weights = logits.softmax(-1) * chosen
     if kept is not None:
         weights = weights * torch.zeros_like(weights).scatter(-1, experts, kept.to(weights.dtype))
     output = torch.zeros_like(x)
     for e, expert in enumerate(layer.experts):
         output = output + weights[:, [e]] * expert(x)
-    return output if layer.shared is None else output + layer.shared(x)
+    return output if layer.shared_experts is None else output + layer.shared_experts(x)
 
 
 def gradients(output: Tensor, x: Tensor, layer: nn.Module) -> list[Tensor]:
@@ -146,7 +146,7 @@ def test_capacity(case: tuple[SparseMoE, Tensor]) -> None:
     x.requires_grad_()
     with record_routing(layer) as recorded:
         output = layer(x)
-    kept = places(recorded[0].experts, len(layer.experts), capacity)
+    kept = places(recorded[0].selected_experts, len(layer.experts), capacity)
     assert layer.capacity(len(x)) == capacity
     assert max(seen, default=0) <= capacity
     assert sum(seen) == kept.sum()
@@ -244,9 +244,9 @@ def test_dtypes(grad: bool, n_tokens: int) -> None:
     with torch.set_grad_enabled(grad):
         for model, inputs, autocast in ((layer, x, False), (layer, x, True), (coarse, x.bfloat16(), False)):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast), record_routing(model) as recorded:
-                assert model(inputs).dtype == model.shared(inputs).dtype
-                assert model(inputs, torch.ones(n_tokens, dtype=torch.bool)).dtype == model.shared(inputs).dtype
-            assert recorded[0].logits.dtype == recorded[0].weights.dtype == torch.float32
+                assert model(inputs).dtype == model.shared_experts(inputs).dtype
+                assert model(inputs, torch.ones(n_tokens, dtype=torch.bool)).dtype == model.shared_experts(inputs).dtype
+            assert recorded[0].router_logits.dtype == recorded[0].routing_weights.dtype == torch.float32
 
 
 def test_noise_only_while_training_and_learned() -> None:
@@ -254,13 +254,13 @@ def test_noise_only_while_training_and_learned() -> None:
     x = tokens(400, MODEL, seed=0)
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
-        noise = torch.stack([router(x[0][None]).logits[0] for _ in range(4000)]) - router.score(x[0])
+        noise = torch.stack([router(x[0][None]).router_logits[0] for _ in range(4000)]) - router.gate(x[0])
         spread = nn.functional.softplus(router.noise(x[0]))
         assert_close(noise.std(0), spread, atol=0, rtol=0.06)
-        router(x).weights[:, 0].sum().backward()
+        router(x).routing_weights[:, 0].sum().backward()
     assert router.noise.weight.grad.abs().sum() > 0
     router.eval()
-    assert torch.equal(router(x).logits, router.score(x))
+    assert torch.equal(router(x).router_logits, router.gate(x))
 
 
 @pytest.mark.parametrize(("make", "message"), [
@@ -268,7 +268,7 @@ def test_noise_only_while_training_and_learned() -> None:
     (lambda: Router(MODEL, 4, 0), "top_k 0 of num_experts 4"),
     (lambda: MoELayer(MODEL, 0, 0), "top_k 0 of num_experts 0"),
     (lambda: MoELayer(MODEL, -1, 1), "top_k 1 of num_experts -1"),
-    (lambda: Router(MODEL, 4, 1, softmax_first=False), "softmax_first"),
+    (lambda: Router(MODEL, 4, 1, norm_topk_prob=True), "norm_topk_prob"),
     (lambda: MoELayer(MODEL, 4, 2, ffn_type="swigly"), "did you mean swiglu"),
     (lambda: MoELayer(MODEL, 4, 2, num_shared_experts=-1), "num_shared_experts -1"),
     (lambda: Expert(MODEL, ffn_type="swigly"), "did you mean swiglu"),
@@ -293,7 +293,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def renamed(state: dict[str, Tensor], num_experts: int) -> dict[str, Tensor]:
     """Weights or gradients of a layer of transformers by the names of geminiq; its experts are stacked."""
-    names = {"router.score.weight": state["gate.weight"]}
+    names = {"router.gate.weight": state["gate.weight"]}
     for e in range(num_experts):
         gate, up = state["experts.gate_up_proj"][e].chunk(2)
         for name, weight in (("gate", gate), ("up", up), ("down", state["experts.down_proj"][e])):
@@ -316,18 +316,18 @@ def qwen3(num_experts: int, top_k: int, norm_topk_prob: bool = True) -> nn.Modul
 
 
 @pytest.mark.usefixtures("exact")
-@pytest.mark.parametrize(("reference", "num_experts", "top_k", "softmax_first"), [
-    (mixtral(8, 2), 8, 2, False),
-    (mixtral(5, 3), 5, 3, False),
-    (mixtral(4, 4), 4, 4, False),
-    (qwen3(8, 2), 8, 2, False),
-    (qwen3(8, 3, norm_topk_prob=False), 8, 3, True),
+@pytest.mark.parametrize(("reference", "num_experts", "top_k", "norm_topk_prob"), [
+    (mixtral(8, 2), 8, 2, True),
+    (mixtral(5, 3), 5, 3, True),
+    (mixtral(4, 4), 4, 4, True),
+    (qwen3(8, 2), 8, 2, True),
+    (qwen3(8, 3, norm_topk_prob=False), 8, 3, False),
     (qwen3(8, 1, norm_topk_prob=False), 8, 1, None),
 ])
-def test_layer_of_transformers(reference: nn.Module, num_experts: int, top_k: int, softmax_first: bool | None) -> None:
+def test_layer_of_transformers(reference: nn.Module, num_experts: int, top_k: int, norm_topk_prob: bool | None) -> None:
     """The same answers, and the same gradients of the input and of every weight."""
     draw(reference, seed=0)
-    layer = MoELayer(MODEL, num_experts, top_k, d_ff=10, softmax_first=softmax_first).double()
+    layer = MoELayer(MODEL, num_experts, top_k, d_ff=10, norm_topk_prob=norm_topk_prob).double()
     layer.load_state_dict(renamed(reference.state_dict(), num_experts))
     inputs = [tokens(28, MODEL, seed=0).view(2, 14, MODEL).requires_grad_() for _ in range(2)]
     output, expected = layer(inputs[0]), reference(inputs[1])

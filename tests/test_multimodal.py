@@ -27,20 +27,24 @@ from geminiq.generation.generate import generate, left_pad
 from geminiq.generation.sampling import Sampling
 from geminiq.models import multimodal, vision
 from geminiq.models.multimodal import (
-    CrossBlock,
+    FUSIONS,
+    CrossAttentionBlock,
+    Fusion,
+    ImageContext,
+    ImagePrompt,
     LinearProjector,
     MLPProjector,
     MultimodalFusion,
     Resampler,
-    Seeing,
-    Seen,
     VisionConfig,
     VisionEncoder,
     VisionLanguageModel,
     answer_targets,
     encode_with_images,
+    expand_image_tokens,
     generate_from_images,
-    splice,
+    look_at,
+    merge_image_features,
 )
 from geminiq.models.transformer import Transformer
 from geminiq.models.vision import VISION_PRESETS, init_by_fan_in, load_vision_config
@@ -51,7 +55,6 @@ from geminiq.utils.device import UserError, make_generator
 TOLERANCE = 1e-11   # relative to the largest number
 IMAGE, V = 7, 50
 GREEDY = Sampling(temperature=0)
-FUSIONS = ("splice", "cross_attention")
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -70,13 +73,13 @@ def agree(ours: Tensor, theirs: Tensor) -> None:
 
 
 NAMES = {   # of LLaVA and of geminiq, in the order in which they are replaced
-    r"^model\.vision_tower\.(vision_model\.)?": "vision.", r"^model\.multi_modal_projector\.": "projector.maps.",
-    r"^model\.language_model\.": "language.", r"^lm_head": "language.lm_head",
-    r"linear_1": "0", r"linear_2": "2", r"embeddings\.class_embedding": "cls",
-    r"embeddings\.position_embedding\.weight": "position", r"embeddings\.patch_embedding": "patches.projection",
+    r"^model\.vision_tower\.(vision_model\.)?": "vision_tower.", r"^model\.multi_modal_projector\.": "projector.maps.",
+    r"^model\.language_model\.": "language_model.", r"^lm_head": "language_model.lm_head",
+    r"linear_1": "0", r"linear_2": "2", r"embeddings\.class_embedding": "cls_token",
+    r"embeddings\.position_embedding\.weight": "position_embeddings", r"embeddings\.patch_embedding": "patches.projection",
     r"pre_layrnorm": "embedding_norm", r"post_layernorm": "norm", r"encoder\.layers": "blocks", r"layer_norm1": "attention_norm",
     r"layer_norm2": "feed_forward_norm", r"mlp\.fc1": "feed_forward.up", r"mlp\.fc2": "feed_forward.down",
-    r"embed_tokens": "embedding", r"language\.layers": "language.blocks", r"input_layernorm": "attention_norm",
+    r"embed_tokens": "embedding", r"language_model\.layers": "language_model.blocks", r"input_layernorm": "attention_norm",
     r"post_attention_layernorm": "feed_forward_norm", r"mlp\.(up|gate|down)_proj": r"feed_forward.\1",
     r"self_attn\.q_proj": "attention.query", r"self_attn\.k_proj": "attention.key", r"self_attn\.v_proj": "attention.value",
     r"self_attn\.(o|out)_proj": "attention.output",
@@ -110,9 +113,9 @@ def llava(monkeypatch: pytest.MonkeyPatch) -> tuple[VisionLanguageModel, LlavaFo
                                          norm_eps=eye.layer_norm_eps, activation="quick_gelu", embedding_norm=True))
     language = Transformer(ModelConfig(vocab_size=V, max_seq_len=64, d_model=24, n_layers=2, n_heads=4, attention_type="gqa",
                                        n_kv_heads=2, d_ff=40, norm_eps=1e-3, tie_embeddings=False))
-    model = VisionLanguageModel(encoder, MLPProjector(16, 24), language, IMAGE, feature_layer=-2).double().eval()
+    model = VisionLanguageModel(encoder, MLPProjector(16, 24), language, IMAGE, vision_feature_layer=-2).double().eval()
     state = {renamed(name): p for name, p in reference.named_parameters()}
-    state.setdefault("vision.patches.projection.bias", torch.zeros(16))   # CLIP has none
+    state.setdefault("vision_tower.patches.projection.bias", torch.zeros(16))   # CLIP has none
     model.load_state_dict({name: p.reshape(model.get_parameter(name).shape) for name, p in state.items()})
     return model, reference
 
@@ -126,7 +129,7 @@ def test_llava_logits(llava: tuple) -> None:
     model, reference = llava
     tokens, attention_mask = left_pad(ROWS)
     images = random(4, 3, 12, 12)
-    row = splice(tokens, IMAGE, 9, attention_mask)
+    row = expand_image_tokens(tokens, IMAGE, 9, attention_mask)
     positions = (row.attention_mask.cumsum(-1) - 1).clamp(min=0)
     theirs = reference(input_ids=row.tokens, pixel_values=images, attention_mask=row.attention_mask.long(),
                        position_ids=positions).logits
@@ -140,7 +143,7 @@ def test_llava_writes_the_same(llava: tuple) -> None:
     model, reference = llava
     tokens, attention_mask = left_pad(ROWS)
     images = random(4, 3, 12, 12)
-    row = splice(tokens, IMAGE, 9, attention_mask)
+    row = expand_image_tokens(tokens, IMAGE, 9, attention_mask)
     theirs = reference.generate(input_ids=row.tokens, pixel_values=images, attention_mask=row.attention_mask.long(),
                                 do_sample=False, max_new_tokens=10, pad_token_id=0, suppress_tokens=[IMAGE])
     ours = generate_from_images(model, tokens, images, 10, attention_mask, sampling=GREEDY)
@@ -154,15 +157,15 @@ def test_llava_gradients(llava: tuple) -> None:
     tokens, images = torch.tensor([[1, IMAGE, 3, 4], [IMAGE, 5, 6, 9]]), random(2, 3, 12, 12)
     targets = torch.tensor([[IGNORE_INDEX, 5, 6, 8], [2, IGNORE_INDEX, IGNORE_INDEX, 3]])
     cross_entropy_loss(model(tokens, images), targets).backward()
-    row = splice(tokens, IMAGE, 9)
+    row = expand_image_tokens(tokens, IMAGE, 9)
     longer = torch.full_like(row.tokens, IGNORE_INDEX).scatter(1, row.places, targets)
     cross_entropy_loss(reference(input_ids=row.tokens, pixel_values=images).logits, longer).backward()
     theirs = {renamed(name): p.grad for name, p in reference.named_parameters()}
     largest = max(gradient.abs().max() for gradient in theirs.values() if gradient is not None)
     compared = 0
     for name, p in model.named_parameters():
-        if p.grad is None or name == "vision.patches.projection.bias":
-            assert name.startswith(("vision.blocks.2.", "vision.norm.", "vision.patches.projection.bias")), name
+        if p.grad is None or name == "vision_tower.patches.projection.bias":
+            assert name.startswith(("vision_tower.blocks.2.", "vision_tower.norm.", "vision_tower.patches.projection.bias")), name
             continue
         assert (p.grad - theirs[name].reshape(p.shape)).abs().max() <= TOLERANCE * largest, name
         compared += 1
@@ -193,7 +196,7 @@ def scatter_weights(module: nn.Module, seed: int = 0) -> None:
             p.copy_(p + 0.2 * noise if p.ndim == 1 else 0.4 * noise)
 
 
-def cross_by_pytorch(block: CrossBlock, x: Tensor, context: Tensor, seen: Tensor) -> Tensor:
+def cross_by_pytorch(block: CrossAttentionBlock, x: Tensor, context: Tensor, seen: Tensor) -> Tensor:
     """What a block computes, with PyTorch's attention; `seen` is (B, S)."""
     gates = [1.0, 1.0] if block.gates is None else block.gates.tanh()
     context = block.context_norm(context)
@@ -220,19 +223,19 @@ def test_resampler(T: int, n: int, queries: int, layers: int, seed: int) -> None
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", multimodal.FUSION_KINDS)
-def test_fusion(kind: str) -> None:
-    fusion = MultimodalFusion(8, 2, kind).double()
+@pytest.mark.parametrize("strategy", ["cross_attention", "gated", "concat"])
+def test_fusion(strategy: str) -> None:
+    fusion = MultimodalFusion(8, 2, strategy=strategy).double()
     scatter_weights(fusion)
     text, image = random(3, 5, 8), random(3, 7, 8, seed=1)
     text_mask, image_mask = (torch.arange(n) < torch.tensor([[n], [n - 2], [1]]) for n in (5, 7))
-    if kind == "concat":
+    if strategy == "concat":
         both = torch.cat([image, text], dim=1)
         both = cross_by_pytorch(fusion.text, both, both, torch.cat([image_mask, text_mask], dim=1))
         expected = both[:, 7:], both[:, :7]
     else:
         expected = cross_by_pytorch(fusion.text, text, image, image_mask), image
-        if kind == "cross_attention":
+        if strategy == "cross_attention":
             expected = expected[0], cross_by_pytorch(fusion.image, image, text, text_mask)
     for ours, theirs in zip(fusion(text, image, text_mask, image_mask), expected, strict=True):
         agree(ours, theirs)
@@ -269,13 +272,13 @@ def test_the_generator_alone_decides_the_first_weights(make: Callable) -> None:
 @settings(deadline=None)
 @given(rows=st.lists(st.lists(st.sampled_from([1, 2, IMAGE]), min_size=1, max_size=6), min_size=1, max_size=5),
        n=st.integers(1, 4), padded_right=st.booleans())
-def test_splice(rows: list[list[int]], n: int, padded_right: bool) -> None:
+def test_expand_image_tokens(rows: list[list[int]], n: int, padded_right: bool) -> None:
     """Row by row in lists: the same tokens, whichever side the padding was on."""
     tokens, attention_mask = left_pad(rows)
     if padded_right:
         tokens, attention_mask = (torch.stack([part.roll(len(row)) for part, row in zip(parts, rows, strict=True)])
                             for parts in (tokens, attention_mask))
-    row = splice(tokens, IMAGE, n, attention_mask)
+    row = expand_image_tokens(tokens, IMAGE, n, attention_mask)
     mask = torch.ones_like(row.tokens, dtype=torch.bool) if row.attention_mask is None else row.attention_mask
     longest = max(sum(n if token == IMAGE else 1 for token in padded) for padded in tokens.tolist())
     assert row.tokens.shape == mask.shape == (len(rows), longest)
@@ -301,17 +304,18 @@ def make_model(fusion: str, projector: Callable = MLPProjector, position: str = 
                                        tie_embeddings=False), generator)
     projector = projector(12, 16, generator=generator)
     model = VisionLanguageModel(encoder, projector, language, IMAGE, fusion, generator=generator, **how).double()
-    init_by_fan_in(model.language, generator)
+    init_by_fan_in(model.language_model, generator)
     for block in language.blocks:
-        if block.cross is not None:
-            nn.init.constant_(block.cross.gates, 0.8)
+        if block.cross_attn is not None and block.cross_attn.gates is not None:
+            nn.init.constant_(block.cross_attn.gates, 0.8)
     return model
 
 
 MODELS = [(fusion, {}) for fusion in FUSIONS] + [
-    ("splice", {"projector": lambda *widths, generator: Resampler(*widths, 3, 1, 2, generator)}),
-    ("splice", {"position": "learned", "feature_layer": -2}), ("splice", {"position": "alibi", "keep_cls": True}),
-    ("cross_attention", {"cross_every": 2, "feature_layer": 1}), ("cross_attention", {"position": "learned", "keep_cls": True}),
+    ("concat", {"projector": lambda *widths, generator: Resampler(*widths, 3, 1, 2, generator)}),
+    ("concat", {"position": "learned", "vision_feature_layer": -2}), ("concat", {"position": "alibi", "keep_cls": True}),
+    ("gated", {"cross_every": 2, "vision_feature_layer": 1}), ("gated", {"position": "learned", "keep_cls": True}),
+    ("cross_attention", {"cross_every": 2, "position": "alibi", "keep_cls": True}),
 ]
 BATCH = [[1, 2, 3, IMAGE, 4], [5, 6, 8], [IMAGE, 2, IMAGE, 3, 4, 9, 11], [IMAGE, IMAGE, 1, IMAGE]]
 OWN = [slice(0, 1), slice(1, 1), slice(1, 3), slice(3, 6)]   # the images of each row
@@ -331,7 +335,7 @@ def test_each_row_alone(fusion: str, how: dict) -> None:
     for row, mask, text, own in zip(together, attention_mask, BATCH, OWN, strict=True):
         agree(row[mask], model(torch.tensor([text]), images[own])[0])
     text = torch.tensor(BATCH[1:2])
-    assert torch.equal(model(text), model.language(text))
+    assert torch.equal(model(text), model.language_model(text))
 
 
 @pytest.mark.parametrize(("fusion", "how"), MODELS)
@@ -343,10 +347,10 @@ def test_gradient_flows_everywhere(fusion: str, how: dict) -> None:
     targets[3, :-1] = IGNORE_INDEX
     cross_entropy_loss(model(tokens, images, attention_mask), targets).backward()
     assert (images.grad.flatten(1).abs().amax(1) > 0).all()
-    layer = how.get("feature_layer")
-    unread = [] if layer is None else ["vision.norm.", *(f"vision.blocks.{i}." for i in range(layer % 4, 3))]
+    layer = how.get("vision_feature_layer")
+    unread = [] if layer is None else ["vision_tower.norm.", *(f"vision_tower.blocks.{i}." for i in range(layer % 4, 3))]
     for name, p in model.named_parameters():
-        if "key.bias" in name or name == "language.position.weight":
+        if "key.bias" in name or name == "language_model.position.weight":
             continue
         assert (p.grad is None or p.grad.abs().max() == 0) == name.startswith(tuple(unread)), name
 
@@ -368,19 +372,19 @@ def test_a_picture_changes_only_what_follows(fusion: str) -> None:
 
 @torch.no_grad()
 def test_closed_gates_leave_the_language_model_alone() -> None:
-    model = make_model("cross_attention")
-    for block in model.language.blocks:
-        nn.init.zeros_(block.cross.gates)
+    model = make_model("gated")
+    for block in model.language_model.blocks:
+        nn.init.zeros_(block.cross_attn.gates)
     tokens, attention_mask = left_pad(BATCH)
-    assert torch.equal(model(tokens, pictures(), attention_mask), model.language(tokens, attention_mask))
+    assert torch.equal(model(tokens, pictures(), attention_mask), model.language_model(tokens, attention_mask))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("layer", "keep_cls"), [(None, False), (None, True), (-2, False), (0, True), (3, False)])
 def test_what_is_shown(layer: int | None, keep_cls: bool) -> None:
-    model, images = make_model("splice", feature_layer=layer, keep_cls=keep_cls), pictures(2)
-    shown = model.vision(images) if layer is None else model.vision.hidden_states(images, layer)
-    agree(model.look(images), model.projector(shown[:, 0 if keep_cls else 1:]))
+    model, images = make_model("concat", vision_feature_layer=layer, keep_cls=keep_cls), pictures(2)
+    shown = model.vision_tower(images) if layer is None else model.vision_tower.hidden_states(images, layer)
+    agree(model.get_image_features(images), model.projector(shown[:, 0 if keep_cls else 1:]))
 
 
 def by_loops(model: VisionLanguageModel, text: list[int], images: Tensor, steps: int) -> list[int]:
@@ -402,21 +406,21 @@ def test_writing_with_a_cache(fusion: str, how: dict) -> None:
     expected = [by_loops(model, text, images[own], 12) for text, own in zip(BATCH, OWN, strict=True)]
     assert len({token for row in expected for token in row}) > 3
     calls = []
-    model.vision.patches.register_forward_hook(lambda *_: calls.append(1))
+    model.vision_tower.patches.register_forward_hook(lambda *_: calls.append(1))
     for use_cache in (True, False):
         written = generate_from_images(model, tokens, images, 12, attention_mask, sampling=GREEDY, use_cache=use_cache)
         assert written.tolist() == expected
     assert len(calls) == 2
-    seeing = Seeing(model, tokens, images, attention_mask)
+    prompt = ImagePrompt(model, tokens, images, attention_mask)
     for num_beams in (1, 3):
-        cached, again = (beam_search(seeing, seeing.tokens, 6, num_beams, num_return_sequences=num_beams,
-                                     attention_mask=seeing.attention_mask, use_cache=use_cache) for use_cache in (True, False))
+        cached, again = (beam_search(prompt, prompt.tokens, 6, num_beams, num_return_sequences=num_beams,
+                                     attention_mask=prompt.attention_mask, use_cache=use_cache) for use_cache in (True, False))
         assert [[beam.tokens for beam in row] for row in cached] == [[beam.tokens for beam in row] for row in again]
         agree(*(torch.tensor([[beam.score for beam in row] for row in found], dtype=torch.float64) for found in (cached, again)))
         if num_beams == 1:
             assert [row[0].tokens for row in cached] == [row[:6] for row in expected]
     for i, (text, own) in enumerate(zip(BATCH, OWN, strict=True)):     # the beams of a row see the pictures of this row
-        alone = Seeing(model, torch.tensor([text]), images[own])
+        alone = ImagePrompt(model, torch.tensor([text]), images[own])
         assert beam_search(alone, alone.tokens, 6, 3, attention_mask=alone.attention_mask)[0][0].tokens == cached[i][0].tokens
 
 
@@ -426,22 +430,22 @@ def test_a_prompt_in_pieces(fusion: str) -> None:
     """Through a cache in any pieces, also across a picture: the features of the whole."""
     model, images = make_model(fusion), pictures()
     tokens, attention_mask = left_pad(BATCH)
-    seeing = Seeing(model, tokens, images, attention_mask)
-    T = seeing.tokens.shape[1]
-    whole = seeing.hidden_states(seeing.tokens, seeing.attention_mask)
+    prompt = ImagePrompt(model, tokens, images, attention_mask)
+    T = prompt.tokens.shape[1]
+    whole = prompt.hidden_states(prompt.tokens, prompt.attention_mask)
     for cuts in ([0, 2, 3, T], [0, 1, T - 1, T]):
-        cache = KVCache(seeing)
-        pieces = [seeing.hidden_states(seeing.tokens[:, a:b], seeing.attention_mask[:, :b], cache)
+        cache = KVCache(prompt)
+        pieces = [prompt.hidden_states(prompt.tokens[:, a:b], prompt.attention_mask[:, :b], cache)
                   for a, b in pairwise(cuts)]
-        agree(torch.cat(pieces, dim=1)[seeing.attention_mask], whole[seeing.attention_mask])
+        agree(torch.cat(pieces, dim=1)[prompt.attention_mask], whole[prompt.attention_mask])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_an_image_token_is_never_written(fusion: str) -> None:
     model = make_model(fusion)
-    nn.init.zeros_(model.language.lm_head.weight)
-    model.language.lm_head.weight[IMAGE] = 1.0
+    nn.init.zeros_(model.language_model.lm_head.weight)
+    model.language_model.lm_head.weight[IMAGE] = 1.0
     tokens = torch.tensor([[1, IMAGE, 2]])
     drawn = generate_from_images(model, tokens, pictures(1), 60, generator=make_generator(0))
     assert (drawn != IMAGE).all()
@@ -452,10 +456,10 @@ def test_images_are_looked_at_without_dropout() -> None:
     language = Transformer(ModelConfig(vocab_size=V, d_model=16, n_layers=1, n_heads=2, dropout=0.5))
     model = VisionLanguageModel(encoder, LinearProjector(12, 16), language, IMAGE).double()
     tokens, images = torch.tensor([[IMAGE, 3]]), pictures(1)
-    looked = [Seeing(model, tokens, images).embedded for _ in range(2)]
-    assert torch.equal(*looked) and model.training and model.vision.training
-    seeing = Seeing(model, tokens, images)
-    generate(seeing, seeing.tokens, 2)
+    looked = [ImagePrompt(model, tokens, images).inputs_embeds for _ in range(2)]
+    assert torch.equal(*looked) and model.training and model.vision_tower.training
+    prompt = ImagePrompt(model, tokens, images)
+    generate(prompt, prompt.tokens, 2)
     assert model.training
 
 
@@ -463,7 +467,7 @@ def test_images_are_looked_at_without_dropout() -> None:
 @pytest.mark.parametrize("image_token_id", [-200, V, V + 9])
 def test_an_image_token_outside_the_vocabulary(image_token_id: int) -> None:
     """As in the first LLaVA, −200: spliced, it needs no embedding."""
-    model, images = make_model("splice"), pictures(1)
+    model, images = make_model("concat"), pictures(1)
     inside = model(torch.tensor([[1, IMAGE, 2]]), images)
     model.image_token_id = image_token_id
     tokens = torch.tensor([[1, image_token_id, 2]])
@@ -475,9 +479,9 @@ def test_an_image_token_outside_the_vocabulary(image_token_id: int) -> None:
 
 
 def test_mistakes_are_named() -> None:
-    model = make_model("splice")
+    model = make_model("concat")
     tokens = torch.tensor([[1, IMAGE, 2], [IMAGE, IMAGE, 3]])
-    for call in (model, lambda *given: Seeing(model, *given)):
+    for call in (model, lambda *given: ImagePrompt(model, *given)):
         with pytest.raises(UserError, match=r"3 image tokens \(id 7\), but there are 2 images"):
             call(tokens, pictures(2))
         with pytest.raises(UserError, match=r"3 image tokens .* 0 images"):
@@ -487,19 +491,19 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match=r"10 × 8 cannot be cut into patches of 4 × 4"):
         model(tokens, torch.zeros(3, 2, 10, 8, dtype=torch.float64))
     with pytest.raises(UserError, match="width of 12 to 24, but the vision encoder is 12 wide and the language model 16"):
-        make_model("splice", lambda *widths, generator: LinearProjector(12, 24))
+        make_model("concat", lambda *widths, generator: LinearProjector(12, 24))
     with pytest.raises(UserError, match="width of 9 to 16, but the vision encoder is 12 wide"):
-        make_model("splice", lambda *widths, generator: Resampler(9, 16))
-    with pytest.raises(UserError, match="fusion 'concat' is unknown: known are splice, cross_attention"):
-        make_model("concat")
-    with pytest.raises(UserError, match="fusion kind 'mean' is unknown: known are cross_attention, gated, concat"):
-        MultimodalFusion(8, 2, "mean")
+        make_model("concat", lambda *widths, generator: Resampler(9, 16))
+    with pytest.raises(UserError, match="fusion 'splice' is unknown: known are concat, cross_attention, gated"):
+        make_model("splice")
+    with pytest.raises(UserError, match="fusion 'gates' is unknown: did you mean gated"):
+        MultimodalFusion(8, 2, "gates")
 
 
 def test_nothing_to_see_passes_unchanged() -> None:
-    block, x = CrossBlock(8, 2).double(), random(2, 3, 8)
+    block, x = CrossAttentionBlock(8, 2).double(), random(2, 3, 8)
     mask = torch.tensor([[[True, False], [False, False], [True, True]]]).expand(2, -1, -1)
-    y = block(x, Seen(random(2, 2, 8, seed=1), mask))
+    y = block(x, ImageContext(random(2, 2, 8, seed=1), mask))
     assert torch.equal(y[:, 1], x[:, 1])
     assert not torch.isnan(y).any() and ((y - x)[:, [0, 2]].abs().amax(-1) > 0).all()
 
@@ -517,6 +521,118 @@ def test_the_vision_classes_are_here_too() -> None:
     for name in ("PatchEmbedding", "VisionConfig", "VisionEncoder", "ImageClassifier"):
         assert getattr(multimodal, name) is getattr(vision, name)
         assert name in multimodal.__all__
+
+
+# What is looked at is held for the time of a call
+
+
+class Broken(Exception):
+    """Something that goes wrong while a block looks."""
+
+
+def held(model: nn.Module) -> list[ImageContext | None]:
+    """What each cross-attention block holds."""
+    return [module.context for module in model.modules() if isinstance(module, CrossAttentionBlock)]
+
+
+def test_look_at() -> None:
+    """Held or given is the same; nested, the inner one counts; nothing stays, also after an error."""
+    block, x = CrossAttentionBlock(8, 2).double(), random(2, 3, 8)
+    first, second = (ImageContext(random(2, 4, 8, seed=seed)) for seed in (1, 2))
+    assert torch.equal(block(x), x)
+    with look_at(block, first):
+        with look_at(block, second):
+            assert torch.equal(block(x), block(x, second))
+        assert torch.equal(block(x), block(x, first))
+        assert not torch.equal(block(x), block(x, second))
+        with look_at(block, None):
+            assert torch.equal(block(x), x)
+    with pytest.raises(Broken), look_at(block, first):
+        raise Broken
+    assert held(block) == [None]
+
+
+@pytest.mark.parametrize("fusion", ["cross_attention", "gated"])
+def test_nothing_stays_in_the_model(fusion: str) -> None:
+    """After reading, after writing, and after an error inside, the language model is alone again."""
+    model, images = make_model(fusion), pictures(1)
+    tokens = torch.tensor([[1, IMAGE, 2]])
+    alone = model.language_model(tokens)
+    model(tokens, images)
+    generate_from_images(model, tokens, images, 3)
+    assert held(model) == [None] * 3 and torch.equal(model.language_model(tokens), alone)
+
+    def fail(*_: object) -> None:
+        raise Broken
+
+    hook = model.language_model.blocks[1].register_forward_hook(fail)
+    for call in (lambda: model(tokens, images), lambda: generate_from_images(model, tokens, images, 3)):
+        with pytest.raises(Broken):
+            call()
+        assert held(model) == [None] * 3
+    hook.remove()
+    assert torch.equal(model.language_model(tokens), alone)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_gradient_checkpointing(fusion: str) -> None:
+    """Blocks that are computed again look at the same images again: two batches, then their gradients, in either order."""
+    batches = [(torch.tensor([[1, IMAGE, 2, 5], [3, 4, IMAGE, 6]]), pictures(2)), (torch.tensor([[IMAGE, 8, 9]]), 1 - pictures(1))]
+    found = []
+    for checkpointing, order in ((False, 1), (True, 1), (True, -1)):
+        model = make_model(fusion).train()
+        model.language_model.gradient_checkpointing = checkpointing
+        calls = []
+        model.language_model.blocks[0].attention.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        losses = [cross_entropy_loss(model(tokens, images), tokens.roll(-1, 1)) for tokens, images in batches]
+        for loss in losses[::order]:
+            loss.backward()
+        assert len(calls) == (4 if checkpointing else 2)
+        found.append({name: p.grad for name, p in model.named_parameters()})
+    for again in found[1:]:
+        for name, gradient in found[0].items():
+            assert (gradient is None) == (again[name] is None)
+            assert gradient is None or (gradient - again[name]).abs().max() <= TOLERANCE * gradient.abs().max() + 1e-15, name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("fusion", "place", "has_feed_forward"), [("gated", "before", True), ("cross_attention", "between", False)])
+def test_where_a_block_looks(fusion: str, place: str, has_feed_forward: bool) -> None:
+    """Before self-attention, as Flamingo does, or between it and feed-forward, as the decoder of the first transformer did."""
+    model, images = make_model(fusion), pictures(1)
+    tokens = torch.tensor([[IMAGE, 1, 2]])
+    block = model.language_model.blocks[0]
+    assert block.cross_attn_place == place and (block.cross_attn.feed_forward is not None) == has_feed_forward
+    order = []
+    for name in ("attention", "cross_attn", "feed_forward"):
+        getattr(block, name).register_forward_hook(lambda *_, name=name: order.append(name))
+    model(tokens, images)
+    assert order == (["cross_attn", "attention", "feed_forward"] if place == "before" else ["attention", "cross_attn", "feed_forward"])
+
+
+@torch.no_grad()
+def test_a_fusion_of_your_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any name with its facts in FUSIONS: gates, and yet between."""
+    monkeypatch.setitem(FUSIONS, "own", Fusion(gated=True, place="between"))
+    model, images = make_model("own"), pictures(1)
+    tokens = torch.tensor([[1, IMAGE, 2]])
+    assert model.language_model.blocks[0].cross_attn_place == "between"
+    assert (model(tokens, images) - model.language_model(tokens)).abs().max() > 1e-6
+    for block in model.language_model.blocks:
+        nn.init.zeros_(block.cross_attn.gates)
+    assert torch.equal(model(tokens, images), model.language_model(tokens))
+
+
+def test_merge_image_features() -> None:
+    """Words from the table, the images' vectors in their places, in the order of the text; both get their gradients."""
+    words = nn.Embedding(V, 4).double()
+    row = expand_image_tokens(torch.tensor([[1, IMAGE, 2], [IMAGE, 3, IMAGE]]), IMAGE, 2)
+    features = random(3, 2, 4).requires_grad_()
+    merged = merge_image_features(row.tokens, features, words, IMAGE)
+    assert torch.equal(merged[row.tokens == IMAGE], features.flatten(0, 1))
+    assert torch.equal(merged[0, 1], words.weight[1]) and torch.equal(merged[0, 4], words.weight[2])
+    merged.sum().backward()
+    assert (features.grad == 1).all() and words.weight.grad[3].eq(1).all()
 
 
 # The packaged vision encoders
@@ -546,7 +662,7 @@ def test_the_presets_of_language_models_are_not_disturbed() -> None:
     ("wings: 2", "wings is unknown, known are image_size, "),
     ("d_model: -1\nn_heads: many", "d_model is -1, it should be greater than 0; n_heads is 'many', it should be a valid integer"),
     ("image_size: huge", "image_size is 'huge', it should be a valid "),
-    ("activation: mish", "activation is 'mish', it should be 'relu', 'gelu', 'gelu_tanh', 'silu' or 'quick_gelu'"),
+    ("activation: mish", "activation 'mish' is unknown: known are relu, gelu, gelu_tanh, silu, quick_gelu"),
     ("[1, 2]", r"has image_size, .*, not \[1, 2\]"),
     ("a: [", "is not valid YAML"),
 ])
@@ -561,7 +677,7 @@ def test_a_vision_configuration_of_your_own(tmp_path: Path) -> None:
     file = tmp_path / "eye.yaml"
     file.write_text("image_size: [8, 12]\npatch_size: 4\n")
     assert load_vision_config(file) == load_vision_config(str(file)) == VisionConfig(image_size=(8, 12), patch_size=4)
-    with pytest.raises(UserError, match="no configuration 'vit_huge': give clip_vit_large, vit_base, vit_tiny or"):
+    with pytest.raises(UserError, match="no configuration 'vit_huge': give the path of a YAML file .* did you mean the preset vit_base"):
         load_vision_config("vit_huge")
 
 

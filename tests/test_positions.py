@@ -16,10 +16,11 @@ from geminiq.models.embeddings import (
     Llama3Scaling,
     NTKScaling,
     RotaryEmbedding,
+    YaRNScaling,
+    alibi_bias,
     alibi_slopes,
-    distance_bias,
-    key_positions,
-    rotate,
+    apply_rotary_emb,
+    position_ids,
 )
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import UserError, make_generator
@@ -27,27 +28,42 @@ from geminiq.utils.device import UserError, make_generator
 FLOAT32 = {"atol": 0, "rtol": 1e-6}   # the reference computes its frequencies in float32
 
 
-def reference_speeds(kind: str, head_dim: int, base: float, seq_len: int | None = None, **parameters) -> torch.Tensor:
+def reference_inv_freq(kind: str, head_dim: int, base: float, seq_len: int | None = None, **parameters) -> torch.Tensor:
     "The frequencies of `transformers`."
     config = LlamaConfig(hidden_size=4 * head_dim, num_attention_heads=4, head_dim=head_dim, max_position_embeddings=100,
                          rope_parameters={"rope_type": kind, "rope_theta": base, **parameters})
-    speeds, factor = ROPE_INIT_FUNCTIONS[kind](config, "cpu", seq_len)
+    inv_freq, factor = ROPE_INIT_FUNCTIONS[kind](config, "cpu", seq_len)
     assert factor == 1
-    return speeds
+    return inv_freq
 
 
 @given(st.integers(2, 40).map(lambda pairs: 2 * pairs), st.floats(100, 1e6), st.floats(1, 32))
 def test_scalings(head_dim: int, base: float, factor: float):
-    def speeds(scaling):
-        return RotaryEmbedding(head_dim, base, scaling=scaling).speeds(torch.float32)
+    def inv_freq(scaling):
+        return RotaryEmbedding(head_dim, base, scaling=scaling).inv_freq(torch.float32)
 
-    assert_close(speeds(LinearScaling(factor)), reference_speeds("linear", head_dim, base, factor=factor), **FLOAT32)
-    assert_close(speeds(Llama3Scaling(factor, 1.0, 4.0, 2000)),
-                 reference_speeds("llama3", head_dim, base, factor=factor, low_freq_factor=1.0, high_freq_factor=4.0,
+    assert_close(inv_freq(LinearScaling(factor)), reference_inv_freq("linear", head_dim, base, factor=factor), **FLOAT32)
+    assert_close(inv_freq(Llama3Scaling(factor, 1.0, 4.0, 2000)),
+                 reference_inv_freq("llama3", head_dim, base, factor=factor, low_freq_factor=1.0, high_freq_factor=4.0,
                                   original_max_position_embeddings=2000), atol=0, rtol=1e-5)
     longer = factor * 3 - (factor - 1)   # how the dynamic variant stretches for three times the trained length
-    assert_close(speeds(NTKScaling(longer)), reference_speeds("dynamic", head_dim, base, seq_len=300, factor=factor),
+    assert_close(inv_freq(NTKScaling(longer)), reference_inv_freq("dynamic", head_dim, base, seq_len=300, factor=factor),
                  atol=0, rtol=1e-5)
+
+
+@given(st.integers(1, 40).map(lambda pairs: 2 * pairs), st.floats(100, 1e6), st.floats(1, 32), st.integers(20, 10_000),
+       st.sampled_from([{}, {"beta_fast": 20.0, "beta_slow": 2.0}, {"attention_factor": 1.5}]))
+def test_yarn(head_dim: int, base: float, factor: float, old_length: int, options: dict):
+    rope = RotaryEmbedding(head_dim, base, scaling=YaRNScaling(factor, old_length, **options))
+    config = LlamaConfig(hidden_size=4 * head_dim, num_attention_heads=4, head_dim=head_dim, max_position_embeddings=old_length,
+                         rope_parameters={"rope_type": "yarn", "rope_theta": base, "factor": factor,
+                                          "original_max_position_embeddings": old_length, **options})
+    theirs, attention_factor = ROPE_INIT_FUNCTIONS["yarn"](config, "cpu")
+    assert_close(rope.inv_freq(torch.float32), theirs, atol=0, rtol=1e-5)
+    positions = torch.arange(3 * old_length, 3 * old_length + 4)[None]
+    rotation, angles = rope.rotation(positions, torch.float64), positions[0, :, None] * rope.inv_freq(torch.float64)
+    assert_close(rotation.cos[0, 0], angles.cos() * attention_factor, atol=1e-12, rtol=0)
+    assert_close(rotation.sin[0, 0], angles.sin() * attention_factor, atol=1e-12, rtol=0)
 
 
 @given(st.integers(1, 16).map(lambda pairs: 2 * pairs), st.integers(0, 2**31))
@@ -55,8 +71,8 @@ def test_neighbouring_pairs(head_dim: int, seed: int):
     x = torch.randn(2, 3, 5, head_dim, generator=make_generator(seed), dtype=torch.float64)
     positions = torch.randint(0, 3000, (2, 5), generator=make_generator(seed))
     rotation = RotaryEmbedding(head_dim, interleaved=True).rotation(positions, x.dtype)
-    theirs = apply_rotary_pos_emb(x.transpose(1, 2), rotation.sine[:, 0], rotation.cosine[:, 0]).transpose(1, 2)
-    assert_close(rotate(x, rotation), theirs, atol=1e-14, rtol=0)
+    theirs = apply_rotary_pos_emb(x.transpose(1, 2), rotation.sin[:, 0], rotation.cos[:, 0]).transpose(1, 2)
+    assert_close(apply_rotary_emb(x, rotation), theirs, atol=1e-14, rtol=0)
 
 
 @given(st.integers(1, 70))
@@ -72,8 +88,8 @@ def test_weights_are_those_of_bloom(n_heads: int, n_tokens: int, n_padding: int,
     attention_mask[0, :n_padding] = False
     length = attention_mask.shape[1]
     theirs = build_alibi_tensor(attention_mask, n_heads, torch.float64).view(1, n_heads, 1, length)
-    positions = key_positions(length, attention_mask)
-    ours = distance_bias(ALiBi(n_heads).slopes(), positions, positions, torch.float64)
+    positions = position_ids(length, attention_mask)
+    ours = alibi_bias(ALiBi(n_heads).slopes(), positions, positions, torch.float64)
     scores = torch.randn(1, n_heads, length, length, dtype=torch.float64, generator=make_generator(seed))
     past = attention_mask & torch.ones(length, length, dtype=torch.bool).tril()
     a, b = ((scores + bias).masked_fill(~past, -torch.inf).softmax(-1)[:, :, n_padding:] for bias in (ours, theirs))

@@ -26,9 +26,9 @@ from geminiq.generation.generate import generate
 from geminiq.generation.sampling import Sampling
 from geminiq.models.pretrained import load_pretrained
 from geminiq.models.transformer import Transformer
-from geminiq.training.losses import cross_entropy_loss
+from geminiq.training.losses import build_objective, cross_entropy_loss
 from geminiq.training.optimizer import configure_optimizer
-from geminiq.training.trainer import Objective, update
+from geminiq.training.trainer import train_step
 from geminiq.utils.device import make_generator
 
 VOCAB, LENGTH = 61, 20
@@ -198,7 +198,7 @@ def test_gradients(pair: Pair, tmp_path: Path) -> None:
 def test_eight_training_steps(pair: Pair, parts: int) -> None:
     "The same losses and lengths of gradients, whether a batch comes whole or in parts, the last of which is short."
     pair.ours.train()
-    objective, optimizer = Objective(pair.ours), configure_optimizer(pair.ours, 3e-3)
+    objective, optimizer = build_objective(pair.ours), configure_optimizer(pair.ours, 3e-3)
     groups = [{"params": [p for p in pair.theirs.parameters() if (p.ndim >= 2) == decays], "weight_decay": 0.1 * decays}
               for decays in (True, False)]
     peer = torch.optim.AdamW(groups, lr=3e-3, betas=(0.9, 0.95))
@@ -207,7 +207,7 @@ def test_eight_training_steps(pair: Pair, parts: int) -> None:
         windows = torch.randint(VOCAB, (5, LENGTH + 1), generator=generator)
         inputs, targets = windows[:, :-1], windows[:, 1:].clone()
         targets[0, :7] = -100
-        found = update(objective, optimizer, list(zip(inputs.chunk(parts), targets.chunk(parts), strict=True)), 1.0)
+        found = train_step(objective, optimizer, list(zip(inputs.chunk(parts), targets.chunk(parts), strict=True)), 1.0)
         expected = F.cross_entropy(pair.theirs(inputs).logits.flatten(0, 1), targets.flatten())
         expected.backward()
         length = torch.nn.utils.clip_grad_norm_(pair.theirs.parameters(), 1.0)

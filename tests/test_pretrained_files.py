@@ -24,10 +24,11 @@ from torch import Tensor
 from geminiq.data.tokenizer import train_tokenizer
 from geminiq.generation.generate import generate_text
 from geminiq.generation.sampling import Sampling
-from geminiq.models.pretrained import load_pretrained, published_settings, save_pretrained
+from geminiq.models.pretrained import _to_hf, load_pretrained, save_pretrained
 from geminiq.models.transformer import Transformer
+from geminiq.training.losses import build_objective
 from geminiq.training.optimizer import configure_optimizer
-from geminiq.training.trainer import Objective, update
+from geminiq.training.trainer import train_step
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import UserError, make_generator
 
@@ -265,9 +266,9 @@ DAMAGES = {
     "broken JSON": (lambda folder: (folder / "config.json").write_text("{"), "is damaged"),
     "a list": (lambda folder: (folder / "config.json").write_text("[]"), "it should hold an object, not list"),
     "no settings": (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
-    "another family": (settings_of(model_type="mamba"), "model_type 'mamba' is not supported"),
+    "another family": (settings_of(model_type="mamba"), "model_type 'mamba' is unknown"),
     "quantized": (settings_of(quantization_config={"bits": 4}), "quantized"),
-    "another scaling": (settings_of(rope_parameters={"rope_type": "yarn", "factor": 4.0}), "rope scaling 'yarn'"),
+    "another scaling": (settings_of(rope_parameters={"rope_type": "dynamic", "factor": 4.0}), "rope scaling 'dynamic'"),
     "another activation": (settings_of(hidden_act="mish"), "hidden_act 'mish'"),
     "heads that do not fit": (settings_of(num_key_value_heads=3), "n_kv_heads 3 does not divide n_heads 4"),
     "a wrong type": (settings_of(hidden_size="wide"), "d_model is 'wide'"),
@@ -403,7 +404,7 @@ except UserError as error: print(error)
 
 def test_settings_without_a_model() -> None:
     "What the configuration says of itself is what is written."
-    settings = published_settings(ModelConfig(attention_type="sliding_window", sliding_window=7), "mistral")
+    settings = _to_hf(ModelConfig(attention_type="sliding_window", sliding_window=7), "mistral")
     assert (settings["model_type"], settings["sliding_window"], settings["hidden_size"]) == ("mistral", 7, 192)
 
 
@@ -418,7 +419,7 @@ def test_others_write_the_same_text(tmp_path: Path) -> None:
     tokens = torch.tensor([[tokenizer.eos_id, *tokenizer.encode(sentence), tokenizer.eos_id]])
     optimizer = configure_optimizer(model, 1e-2)
     for _ in range(60):
-        update(Objective(model), optimizer, [(tokens[:, :-1], tokens[:, 1:])], 1.0)
+        train_step(build_objective(model), optimizer, [(tokens[:, :-1], tokens[:, 1:])], 1.0)
     ours = generate_text(model, tokenizer, "The cat", sampling=Sampling(temperature=0), max_tokens=40)
     assert "The cat" + ours == sentence
     folder = save_pretrained(tmp_path / "ours", model, tokenizer=tokenizer)

@@ -22,7 +22,7 @@ from geminiq.generation.beam_search import beam_search
 from geminiq.generation.cache import KVCache
 from geminiq.generation.generate import left_pad
 from geminiq.generation.sampling import Sampling
-from geminiq.models.multimodal import Seeing, generate_from_images, splice
+from geminiq.models.multimodal import ImagePrompt, expand_image_tokens, generate_from_images
 from geminiq.models.pretrained import load_pretrained
 from geminiq.training.losses import cross_entropy_loss
 from geminiq.training.optimizer import configure_optimizer
@@ -117,7 +117,7 @@ def seen(case: Case, pair: Pair) -> tuple[Tensor, Tensor]:
         found = pair.theirs(shown)
         return pair.ours(shown), found.logits if case.family == "ViT" else found.last_hidden_state
     (tokens, mask), shown = left_pad(ROWS), images(3).to(next(pair.ours.parameters()).dtype)
-    row = splice(tokens, IMAGE, pair.ours.look(shown[:1]).shape[1], mask)
+    row = expand_image_tokens(tokens, IMAGE, pair.ours.get_image_features(shown[:1]).shape[1], mask)
     positions = (row.attention_mask.cumsum(-1) - 1).clamp(min=0)
     theirs = pair.theirs(input_ids=row.tokens, pixel_values=shown, attention_mask=row.attention_mask.long(),
                          position_ids=positions).logits
@@ -165,7 +165,7 @@ only_llava = pytest.mark.parametrize("case", [case for case in CASES if case.fam
 
 def asked(pair: Pair, tokens: Tensor, mask: Tensor, shown: Tensor) -> dict[str, Tensor]:
     "What to tell theirs, where an image token stands as often as a picture has vectors."
-    row = splice(tokens, IMAGE, pair.ours.look(shown[:1]).shape[1], mask)
+    row = expand_image_tokens(tokens, IMAGE, pair.ours.get_image_features(shown[:1]).shape[1], mask)
     return {"input_ids": row.tokens, "attention_mask": row.attention_mask.long(), "pixel_values": shown}
 
 
@@ -180,10 +180,10 @@ def test_cached_steps(pair: Pair) -> None:
     seen = torch.cat([told["attention_mask"].bool(), torch.ones_like(after, dtype=torch.bool)], 1)
     positions = (seen.cumsum(-1) - 1).clamp(min=0)
     theirs = pair.theirs(input_ids=whole, attention_mask=seen.long(), pixel_values=shown, position_ids=positions).logits
-    seeing = Seeing(pair.ours, tokens, shown, mask)
-    cache, start, ours = KVCache(seeing), 0, []
+    prompt = ImagePrompt(pair.ours, tokens, shown, mask)
+    cache, start, ours = KVCache(prompt), 0, []
     for end in (told["input_ids"].shape[1], *range(whole.shape[1] - 5, whole.shape[1] - 2), whole.shape[1]):
-        ours.append(pair.ours.language.logits(seeing.hidden_states(whole[:, start:end], seen[:, :end], cache)))
+        ours.append(pair.ours.language_model.logits(prompt.hidden_states(whole[:, start:end], seen[:, :end], cache)))
         start = end
     assert relative(torch.cat(ours, 1)[seen], theirs[seen]) < 1e-9
 
@@ -196,7 +196,7 @@ def test_padding_on_the_right(pair: Pair) -> None:
     theirs = pair.theirs(**told, position_ids=(told["attention_mask"].cumsum(-1) - 1).clamp(min=0)).logits
     right = torch.stack([torch.cat([row[row_mask], row[~row_mask]]) for row, row_mask in zip(tokens, mask, strict=True)])
     ours = pair.ours(right, shown, mask.flip(1))[mask.flip(1)]
-    places = splice(tokens, IMAGE, pair.ours.look(shown[:1]).shape[1], mask).places[..., None].expand(-1, -1, theirs.shape[-1])
+    places = expand_image_tokens(tokens, IMAGE, pair.ours.get_image_features(shown[:1]).shape[1], mask).places[..., None].expand(-1, -1, theirs.shape[-1])
     assert relative(ours, theirs.gather(1, places)[mask]) < 1e-9
 
 
@@ -209,8 +209,8 @@ def test_greedy_and_beam_texts(pair: Pair) -> None:
     theirs = pair.theirs.generate(**told, **how)[:, told["input_ids"].shape[1]:]
     assert torch.equal(generate_from_images(pair.ours, tokens, shown, 10, mask, sampling=Sampling(temperature=0)), theirs)
     theirs = pair.theirs.generate(**told, **how, num_beams=3, renormalize_logits=True)[:, told["input_ids"].shape[1]:]
-    seeing = Seeing(pair.ours, tokens, shown, mask)
-    found = beam_search(seeing, seeing.tokens, 10, num_beams=3, attention_mask=seeing.attention_mask)
+    prompt = ImagePrompt(pair.ours, tokens, shown, mask)
+    found = beam_search(prompt, prompt.tokens, 10, num_beams=3, attention_mask=prompt.attention_mask)
     assert [text.tokens for text, in found] == theirs.tolist()
 
 
@@ -221,7 +221,7 @@ def test_eight_training_steps(pair: Pair, parts: int) -> None:
     tokens, shown = torch.tensor([[1, 2, IMAGE, 4, 5], [IMAGE, 6, 8, 9, 3], [7, IMAGE, 9, 3, 11]]), images(3)
     targets = torch.tensor([[-100, -100, 4, 5, 8], [6, 8, 9, 3, 1], [-100, 9, 3, 11, 2]])
     mask = torch.ones_like(tokens, dtype=torch.bool)
-    row = splice(tokens, IMAGE, pair.ours.look(shown[:1]).shape[1])
+    row = expand_image_tokens(tokens, IMAGE, pair.ours.get_image_features(shown[:1]).shape[1])
     told, places = {"input_ids": row.tokens, "pixel_values": shown}, row.places
     optimizer = configure_optimizer(pair.ours, 3e-3)
     groups = [{"params": [p for p in pair.theirs.parameters() if (p.squeeze().ndim >= 2) == decays], "weight_decay": 0.1 * decays}

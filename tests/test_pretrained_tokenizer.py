@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer
 
-from geminiq.data.pretrained_tokenizer import MARK, byte_letters, load_tokenizer, merges, save_tokenizer
+from geminiq.data.pretrained_tokenizer import _MARK, _byte_letters, _merges, load_tokenizer, save_tokenizer
 from geminiq.data.tokenizer import CHAT_TOKENS, BPETokenizer, train_tokenizer
 from geminiq.utils.device import UserError
 
@@ -68,7 +68,7 @@ def pieces_of(model: bytes) -> tuple[dict, list]:
     pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
     n = pieces.vocab_size()
     ordinary = [i for i in range(n) if not (pieces.is_control(i) or pieces.is_unknown(i) or pieces.is_byte(i))]
-    return ({pieces.id_to_piece(i): i for i in range(n)}, merges({pieces.id_to_piece(i): pieces.get_score(i) for i in ordinary}))
+    return ({pieces.id_to_piece(i): i for i in range(n)}, _merges({pieces.id_to_piece(i): pieces.get_score(i) for i in ordinary}))
 
 
 def added_token(token: str) -> dict:
@@ -209,8 +209,8 @@ def test_start_and_stop(tmp_path):
 
 
 def test_bytes_as_letters():
-    assert set(byte_letters()) == set(pre_tokenizers.ByteLevel.alphabet())
-    assert sorted(byte_letters().values()) == list(range(256))
+    assert set(_byte_letters()) == set(pre_tokenizers.ByteLevel.alphabet())
+    assert sorted(_byte_letters().values()) == list(range(256))
 
 
 def test_long_texts_stay_whole(tmp_path):
@@ -461,14 +461,14 @@ def test_where_a_template_comes_from(tmp_path):
 
 @settings(max_examples=300, deadline=None)
 @given(content=st.lists(st.sampled_from(
-    ["<|end|>", "<|user|>", "<|begin|>", "<|", "|>", "end", MARK, "\n", "hi", "<|en", "d|>"])).map("".join))
+    ["<|end|>", "<|user|>", "<|begin|>", "<|", "|>", "end", _MARK, "\n", "hi", "<|en", "d|>"])).map("".join))
 def test_a_message_gives_no_commands(chat, content: str):
     "However it is spelled, the control tokens are those of the template."
     plain = [{"role": "user", "content": "x"}]
     ids = chat.apply_chat_template([{"role": "user", "content": content}])
     for token in (chat.bos_id, chat.eos_id, chat.encode("<|user|>", control_tokens=True)[0]):
         assert ids.count(token) == chat.apply_chat_template(plain).count(token)
-    assert chat.decode(ids) == f"user\n{content.replace(MARK, '').strip()}\nassistant\n"
+    assert chat.decode(ids) == f"user\n{content.replace(_MARK, '').strip()}\nassistant\n"
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ from transformers.models.llama import modeling_llama
 from geminiq.generation.cache import KVCache
 from geminiq.generation.generate import generate, left_pad
 from geminiq.generation.sampling import Sampling, min_p, repetition_penalty, temperature, top_k, top_p
-from geminiq.models.embeddings import RotaryEmbedding, rotate
+from geminiq.models.embeddings import RotaryEmbedding, apply_rotary_emb
 from geminiq.models.transformer import Transformer
 from geminiq.training.losses import cross_entropy_loss
 from geminiq.training.optimizer import constant_schedule, cosine_schedule, linear_schedule
@@ -285,7 +285,7 @@ def test_rotary(head_dim: int, base: float) -> None:
     reference = modeling_llama.LlamaRotaryEmbedding(config)
     theirs = modeling_llama.apply_rotary_pos_emb(query, key, *reference(query, positions))
     for x, expected in zip((query, key), theirs, strict=True):
-        agree(rotate(x, rotation), expected)
+        agree(apply_rotary_emb(x, rotation), expected)
 
 
 def distinct_logits() -> st.SearchStrategy[Tensor]:   # (2, V) float64

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from geminiq.data.scenes import (
     COLOURS,
     KINDS,
-    NUMBERS,
+    NUMBER_WORDS,
     PLACES,
     SHAPES,
     UNKNOWN,
@@ -40,7 +40,7 @@ def look(scenes: Scenes, i: int, question: str) -> str:
     asked = {word for word in [*COLOURS, *SHAPES] if words & {word, f"{word}s", f"{word}es"}}
     cells = [cell for cell, held in enumerate(grid) if asked and asked <= set(held)]
     if words & {"many", "Count", "number"}:
-        return NUMBERS[len(cells)]
+        return NUMBER_WORDS[len(cells)]
     if "Where" in words:
         return PLACES[cells[0]] if cells else UNKNOWN
     held = grid[next(cell for cell, place in enumerate(PLACES) if place in question)]
@@ -81,7 +81,7 @@ def test_training_and_test_are_disjoint(seed: int, n: int) -> None:
     test = sample_questions(n, make_generator(seed), held_out=True)
     for i, (answer, kind) in enumerate(zip(test.answers, test.kinds, strict=True)):
         count = sum(" ".join(thing) in HELD_OUT for thing in things(test.scenes, i))
-        assert count == {"count": NUMBERS.index(answer) if kind == "count" else 0, "unanswerable": 0}.get(kind, 1)
+        assert count == {"count": NUMBER_WORDS.index(answer) if kind == "count" else 0, "unanswerable": 0}.get(kind, 1)
         if kind in ("colour", "shape", "place"):
             assert answer in " ".join(sum((thing for thing in things(test.scenes, i) if " ".join(thing) in HELD_OUT), ())) + \
                 " ".join(PLACES)
@@ -121,7 +121,7 @@ def blind(known: VisualQuestions, data: VisualQuestions) -> dict[str, float]:
 def test_the_words_do_not_betray_the_answer(held_out: bool) -> None:
     """Of 10 000 of a kind, the share of a guesser at chance p is off by 3 √(p(1−p)/10 000), 0.013 at most, hardly ever."""
     known, data = (sample_questions(40_000, make_generator(seed), held_out) for seed in (1, 2))
-    chance = {"colour": 1 / (len(COLOURS) + 1), "shape": 1 / (len(SHAPES) + 1), "count": 1 / len(NUMBERS),
+    chance = {"colour": 1 / (len(COLOURS) + 1), "shape": 1 / (len(SHAPES) + 1), "count": 1 / len(NUMBER_WORDS),
               "place": 1 / (len(PLACES) + 1)}
     found = blind(known, data)
     assert found.keys() == chance.keys()

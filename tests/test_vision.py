@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedModel, ViTConfig, ViTModel
 from transformers.models.vit import modeling_vit
 
+from geminiq.models.attention import record_attention
 from geminiq.models.vision import (
     ImageClassifier,
     PatchEmbedding,
@@ -29,12 +30,12 @@ from geminiq.utils.device import UserError
 
 TOLERANCE = 1e-12   # relative to the largest number
 SIDE, PATCH, CHANNELS, D_MODEL, D_FF, LAYERS, HEADS = 12, 3, 2, 16, 24, 3, 4
-OF_VIT = {"embeddings.cls_token": "cls", "embeddings.position_embeddings": "position",
+OF_VIT = {"embeddings.cls_token": "cls_token", "embeddings.position_embeddings": "position_embeddings",
           "embeddings.patch_embeddings.projection": "patches.projection", "layers": "blocks",
           "layernorm_before": "attention_norm", "layernorm_after": "feed_forward_norm", "layernorm": "norm",
           "attention.q_proj": "attention.query", "attention.k_proj": "attention.key", "attention.v_proj": "attention.value",
           "attention.o_proj": "attention.output", "mlp.fc1": "feed_forward.up", "mlp.fc2": "feed_forward.down"}
-OF_CLIP = {"embeddings.class_embedding": "cls", "embeddings.position_embedding.weight": "position",
+OF_CLIP = {"embeddings.class_embedding": "cls_token", "embeddings.position_embedding.weight": "position_embeddings",
            "embeddings.patch_embedding": "patches.projection", "pre_layrnorm": "embedding_norm", "encoder.layers": "blocks",
            "layer_norm1": "attention_norm", "layer_norm2": "feed_forward_norm", "post_layernorm": "norm",
            "self_attn.q_proj": "attention.query", "self_attn.k_proj": "attention.key", "self_attn.v_proj": "attention.value",
@@ -71,12 +72,12 @@ def test_patches_shuffled_with_their_positions(rows: int, columns: int, size: in
     """CLS does not notice; the patches come out in the new order."""
     order = torch.tensor(data.draw(st.permutations(range(rows * columns))))
     image_size = (rows * size, columns * size)
-    model = VisionEncoder(VisionConfig(image_size=image_size, patch_size=size, num_channels=2, d_model=8)).double()
+    model = VisionEncoder(image_size=image_size, patch_size=size, num_channels=2, d_model=8).double()
     images = random(2, 2, *image_size, seed=seed)
     puzzle = F.fold(F.unfold(images, size, stride=size)[..., order], image_size, size, stride=size)
     with torch.no_grad():
         before = model(images)
-        model.position[1:] = model.position[1:][order]
+        model.position_embeddings[1:] = model.position_embeddings[1:][order]
         after = model(puzzle)
     agree(after[:, 0], before[:, 0])
     agree(after[:, 1:], before[:, 1:][:, order])
@@ -165,9 +166,10 @@ def test_attention_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modeling_vit.nn.functional, "softmax", lambda x, dim, dtype: softmax(x, dim))
     model, reference = vit("eager")
     images = random(2, CHANNELS, SIDE, SIDE)
-    output, weights = model(images, return_weights=True)
+    with record_attention(model) as weights:
+        output = model(images)
     theirs = reference(images, output_attentions=True)
-    agree(weights, torch.stack(theirs.attentions, dim=1))
+    agree(torch.stack(weights), torch.stack(theirs.attentions))
     agree(output, theirs.last_hidden_state)
 
 
@@ -189,7 +191,7 @@ def test_gradients() -> None:
 @pytest.mark.parametrize("embedding_norm", [False, True])
 def test_gradient_flows_everywhere(image_size: int | tuple[int, int], embedding_norm: bool) -> None:
     """Into every parameter, also through positions for another size; a bias of keys has none, softmax ignores it."""
-    model = ImageClassifier(VisionConfig(image_size=image_size, num_channels=2, embedding_norm=embedding_norm), 5).double()
+    model = ImageClassifier(5, image_size=image_size, num_channels=2, embedding_norm=embedding_norm).double()
     torch.nn.init.ones_(model.head.weight[0])  # at zero, as it starts, nothing passes the head
     for shape in ((8, 8), (4, 8)):
         model.zero_grad()
@@ -201,7 +203,7 @@ def test_gradient_flows_everywhere(image_size: int | tuple[int, int], embedding_
 
 def test_training_and_evaluation_differ_by_dropout_alone() -> None:
     images, x = random(2, 1, 8, 8), random(2, 5, 48)
-    model = VisionEncoder(VisionConfig(dropout=0.5)).double()
+    model = VisionEncoder(dropout=0.5).double()
     assert not torch.equal(model.embed(images), model.embed(images))
     assert not torch.equal(model.blocks[0](x), model.blocks[0](x))
     assert torch.equal(model.eval()(images), model(images))
@@ -209,7 +211,7 @@ def test_training_and_evaluation_differ_by_dropout_alone() -> None:
 
 def test_the_generator_alone_decides_the_first_weights() -> None:
     def weights(seed: int) -> Tensor:
-        model = ImageClassifier(VisionConfig(), 10, torch.Generator().manual_seed(seed))
+        model = ImageClassifier(10, generator=torch.Generator().manual_seed(seed))
         return torch.cat([p.flatten() for p in model.parameters()])
 
     first, state = weights(1), torch.get_rng_state()
@@ -231,24 +233,24 @@ def test_sizes_that_do_not_fit(image_size: int | tuple[int, int], patch_size: in
 @pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (2, 1, 8), (2, 3, 8, 8), (2, 8, 8, 1), (2, 1, 8, 8, 8)])
 def test_shapes_that_are_no_images(shape: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match=rf"{re.escape(str(shape))} are not \(B, 1, height, width\)"):
-        VisionEncoder(VisionConfig())(torch.zeros(shape))
+        VisionEncoder()(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("side", [0, 1, 7, 9])
 def test_images_that_cannot_be_cut(side: int) -> None:
     with pytest.raises(UserError, match=f"{side} × 8 cannot be cut"):
-        VisionEncoder(VisionConfig())(torch.zeros(1, 1, side, 8))
+        VisionEncoder()(torch.zeros(1, 1, side, 8))
 
 
 @pytest.mark.parametrize("layer", [-4, 3])
 def test_layers_that_do_not_exist(layer: int) -> None:
     with pytest.raises(UserError, match=f"layer {layer} is outside -3 … 2"):
-        VisionEncoder(VisionConfig()).hidden_states(torch.zeros(1, 1, 8, 8), layer)
+        VisionEncoder().hidden_states(torch.zeros(1, 1, 8, 8), layer)
 
 
 def test_heads_that_do_not_fit() -> None:
     with pytest.raises(UserError, match="48 is not a multiple of n_heads 5"):
-        VisionEncoder(VisionConfig(n_heads=5))
+        VisionEncoder(n_heads=5)
 
 
 def test_digits() -> None:
@@ -267,3 +269,20 @@ def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(UserError, match=r"pip install \"geminiq\[course\]\""):
         load_digits()
+
+
+def test_built_by_a_configuration_or_by_its_keys() -> None:
+    """The same encoder; given both, the keys change the configuration; a wrong key is answered with the right one."""
+    keys = {"image_size": (6, 12), "patch_size": 3, "d_model": 8, "n_layers": 1, "n_heads": 2}
+    by_keys, by_config = VisionEncoder(**keys), VisionEncoder(VisionConfig(**keys))
+    assert by_keys.config == by_config.config == VisionConfig(**keys)
+    assert all(torch.equal(a, b) for a, b in zip(by_keys.parameters(), by_config.parameters(), strict=True))
+    config = VisionConfig(**keys)
+    assert VisionEncoder(config, n_layers=2).config == VisionConfig(**(keys | {"n_layers": 2}))
+    assert config.n_layers == 1
+    assert ImageClassifier(3, **keys)(torch.zeros(2, 1, 6, 12)).shape == (2, 3)
+    for build in (VisionEncoder, lambda **keys: ImageClassifier(3, **keys)):
+        with pytest.raises(UserError, match="VisionEncoder: patch_sise is unknown, did you mean patch_size"):
+            build(patch_sise=2)
+        with pytest.raises(UserError, match="VisionEncoder: d_model is 0, it should be greater than 0"):
+            build(d_model=0)

@@ -98,14 +98,14 @@ def train_loader(dataset: Dataset,
                  ) -> DataLoader:  # of inputs (B, T) and targets (B, T)
     "Endless shuffled batches, from batch number `start` on."
     order = ShuffledBatchSampler(len(dataset), batch_size, seed, start)
-    return DataLoader(dataset, batch_sampler=order, collate_fn=collate, generator=make_generator(seed))
+    return DataLoader(dataset, batch_sampler=order, collate_fn=getattr(dataset, "collate", collate), generator=make_generator(seed))
 
 
 def eval_loader(dataset: Dataset,
                 batch_size: int,   # B
                 ) -> DataLoader:   # of inputs (B, T) and targets (B, T), the last batch maybe smaller
     "Every window once, in order."
-    return DataLoader(dataset, batch_size=batch_size, collate_fn=collate, generator=make_generator(0))
+    return DataLoader(dataset, batch_size=batch_size, collate_fn=getattr(dataset, "collate", collate), generator=make_generator(0))
 
 # %% ../../nbs/workshop/dataloader.ipynb #prepare-01
 class Data(NamedTuple):

@@ -34,7 +34,12 @@ class _Candidate(NamedTuple):
 class _Beams:
     "The beams of one text."
 
-    def __init__(self, num_beams: int, length_penalty: float, early_stopping: bool | Literal["never"], max_tokens: int):
+    def __init__(self,
+                 num_beams: int,
+                 length_penalty: float,
+                 early_stopping: bool | Literal["never"],
+                 max_tokens: int,
+                 ):
         self.num_beams = num_beams
         self.length_penalty = length_penalty
         self.early_stopping = early_stopping
@@ -87,7 +92,13 @@ class _Beams:
 class _Batch:
     "The beams of all texts, as rows of one batch."
 
-    def __init__(self, model: Transformer, tokens: Tensor, attention_mask: Tensor | None, num_beams: int, use_cache: bool):
+    def __init__(self,
+                 model: Transformer,
+                 tokens: Tensor,                  # (B, T) prompts, padded on the left
+                 attention_mask: Tensor | None,   # (B, T) bool, True: a token
+                 num_beams: int,                  # n
+                 use_cache: bool,
+                 ):
         device = model.embedding.weight.device
         self.model = model
         self.num_beams = num_beams
@@ -156,15 +167,21 @@ def _best_candidates(log_probabilities: Tensor,   # (B, n, V) of the next token
                      ) -> list[list[_Candidate]]:
     "For each text the best continuations of its beams, twice as many as beams, or more."
     _, num_beams, vocab_size = log_probabilities.shape
-    so_far = log_probabilities.new_tensor([[beam.score for beam in text.running] for text in texts])   # (B, n)
-    total = (log_probabilities + so_far[..., None]).flatten(1)                                         # (B, n·V)
+    scores = [[beam.score for beam in text.running] for text in texts]                 # (B, n)
+    so_far = log_probabilities.new_tensor(scores)[..., None]                           # (B, n, 1)
+    total = (log_probabilities + so_far).flatten(1)                                    # (B, n·V)
     best = total.topk(min(max(2, 1 + n_stops) * num_beams, num_beams * vocab_size))
     return [[_Candidate(score, place // vocab_size, place % vocab_size)
-             for score, place in zip(scores, places, strict=True)]
-            for scores, places in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+             for score, place in zip(*found, strict=True)]
+            for found in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
 
 
-def _check(model: Transformer, tokens: Tensor, max_tokens: int, num_beams: int, num_return_sequences: int) -> None:
+def _check(model: Transformer,
+           tokens: Tensor,
+           max_tokens: int,
+           num_beams: int,
+           num_return_sequences: int,
+           ) -> None:
     "Refuse what cannot be searched."
     longest = model.config.max_seq_len
     if tokens.shape[0] < 1 or tokens.shape[1] < 1:
@@ -175,8 +192,9 @@ def _check(model: Transformer, tokens: Tensor, max_tokens: int, num_beams: int, 
     if max_tokens < 1:
         raise UserError(f"max_tokens {max_tokens}: ask for at least one")
     if tokens.shape[1] + max_tokens > longest:
-        raise UserError(f"{tokens.shape[1]} prompt tokens and {max_tokens} new ones exceed the max_seq_len {longest}: "
-                        f"ask for fewer, or let `lengthen` (on the command line, --max_seq_len) make room")
+        raise UserError(f"{tokens.shape[1]} prompt tokens and {max_tokens} new ones exceed the max_seq_len "
+                        f"{longest}: ask for fewer, "
+                        f"or let `lengthen` (on the command line, --max_seq_len) make room")
 
 # %% ../../nbs/18_beam_search.ipynb #beam-text
 class TextHypothesis(NamedTuple):

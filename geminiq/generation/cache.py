@@ -6,6 +6,8 @@
 __all__ = ['LayerKVCache', 'KVCache', 'next_token_logits']
 
 # %% ../../nbs/16_cache.ipynb #1885d309
+from typing import Any
+
 from torch import Tensor, nn
 
 from ..models.transformer import Transformer
@@ -54,7 +56,7 @@ class KVCache:
     def __init__(self,
                  model: nn.Module,   # with `blocks`; an attention that keeps something else has a `new_cache`
                  ):
-        blocks = model.get_submodule("blocks").children()
+        blocks: Any = model.blocks
         self.layers = [getattr(block.attention, "new_cache", LayerKVCache)() for block in blocks]
 
     def __getitem__(self, layer: int) -> LayerKVCache:
@@ -76,7 +78,7 @@ class KVCache:
 def next_token_logits(model: Transformer,
                       tokens: Tensor,                        # (B, S) the texts so far
                       attention_mask: Tensor | None = None,  # (B, S) bool, True: a token, False: padding
-                      cache: KVCache | None = None,          # of the beginning of these texts; extended in place
+                      cache: KVCache | None = None,          # of their beginnings; extended in place
                       ) -> Tensor:                           # (B, V)
     "Scores of the token that follows each text."
     seen = 0 if cache is None else cache.length

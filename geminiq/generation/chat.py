@@ -46,13 +46,15 @@ class Conversation:
         return self.ids[-(self.model.config.max_seq_len - self.max_tokens):]
 
     def reply(self, message: str) -> Iterator[str]:
-        "Add a message and write the reply, piece by piece; what was written counts even if you stop listening."
+        "Add a message and write the reply, piece by piece; what was written stays if you stop listening."
         if len(self.ids) > len(self.tokenizer.start_ids):
             self.ids += self.tokenizer.encode("\n\n")
         self.ids += self.tokenizer.encode(message)
         if not self.ids:
-            raise UserError("nothing to reply to: this tokenizer puts no token before a text, so say something")
-        steps = stream(self.model, torch.tensor([self.visible()]), self.max_tokens, self.sampling, self.generator,
+            raise UserError("nothing to reply to: this tokenizer puts no token before a text, "
+                            "so say something")
+        visible = torch.tensor([self.visible()])
+        steps = stream(self.model, visible, self.max_tokens, self.sampling, self.generator,
                        stop_ids=self.tokenizer.stop_ids)
         yield from self.tokenizer.stream((self._said(int(step)) for step in steps), continued=True)
 

@@ -17,7 +17,7 @@ from .cache import KVCache, next_token_logits
 from .sampling import Sampling
 from ..models.embeddings import ROPE_SCALINGS
 from ..models.transformer import Transformer
-from ..utils.config import ModelConfig, make_section
+from ..utils.config import make_config
 from ..utils.device import UserError, make_generator
 
 # %% ../../nbs/19_generate.ipynb #ae80987b
@@ -88,8 +88,8 @@ def _check_room(model: Transformer, n_prompt: int, max_tokens: int) -> None:
         raise UserError(f"the prompt has {n_prompt} tokens and leaves no room in a max_seq_len of {longest}: "
                         f"shorten it, {remedy}")
     if n_prompt + max_tokens > longest:
-        raise UserError(f"{n_prompt} prompt tokens and {max_tokens} new ones exceed the max_seq_len {longest}: "
-                        f"ask for at most {longest - n_prompt}, shorten the prompt, {remedy}")
+        raise UserError(f"{n_prompt} prompt tokens and {max_tokens} new ones exceed the max_seq_len "
+                        f"{longest}: ask for at most {longest - n_prompt}, shorten the prompt, {remedy}")
 
 # %% ../../nbs/19_generate.ipynb #12dd954f
 def stream_text(model: Transformer,
@@ -143,7 +143,7 @@ def generate_text(model: Transformer,
 # %% ../../nbs/19_generate.ipynb #lengthen
 def lengthen(model: Transformer,          # changed in place; its weights stay
              max_seq_len: int,            # the longest text from now on, at least the present one
-             method: str | None = None,   # none, linear, ntk, yarn; None: yarn where positions rotate, else none
+             method: str | None = None,   # none, linear, ntk or yarn; None: yarn if positions rotate, else none
              ) -> None:
     "Let a model read and write longer texts than it was trained on."
     old = model.config
@@ -153,12 +153,12 @@ def lengthen(model: Transformer,          # changed in place; its weights stay
     if method != "none" and max_seq_len > old.max_seq_len:
         changes["rope_scaling"] = {"type": method, "factor": max_seq_len / old.max_seq_len,
                                    "original_max_position_embeddings": old.max_seq_len}
-    longer = make_section(ModelConfig, old.model_dump() | changes)
+    longer = make_config({"model": old.model_dump() | changes}, "lengthen").model
     with torch.device("meta"):        # only what tells its positions is used, which has no weights
         template = Transformer(longer)
     model.config = longer
     model.position = template.position
-    model.guides = template.guides
+    model.layer_positions = template.layer_positions
 
 
 def _check_lengthening(model: Transformer, max_seq_len: int, method: str) -> None:
@@ -170,11 +170,12 @@ def _check_lengthening(model: Transformer, max_seq_len: int, method: str) -> Non
         raise UserError(f"max_seq_len {max_seq_len} is less than the model's {config.max_seq_len}: "
                         f"to lengthen it, give a larger number")
     if any(True for _ in model.position.parameters()):
-        raise UserError(f"pos_encoding {config.pos_encoding} has learned {config.max_seq_len} positions and knows none "
-                        f"beyond: this model cannot be lengthened")
+        raise UserError(f"pos_encoding {config.pos_encoding} has learned {config.max_seq_len} positions "
+                        f"and knows none beyond: this model cannot be lengthened")
     if method != "none" and config.pos_encoding != "rope":
-        raise UserError(f"rope_scaling {method} slows rotary angles, and pos_encoding {config.pos_encoding} has none: "
-                        f"use the method none")
+        raise UserError(f"rope_scaling {method} slows rotary angles, and pos_encoding {config.pos_encoding} "
+                        f"has none: use the method none")
     if method != "none" and config.rope_scaling is not None:
         raise UserError(f"the model's angles are slowed already ({config.rope_scaling.type}, by a factor of "
-                        f"{config.rope_scaling.factor:g}): use the method none, or lengthen the model as it was before")
+                        f"{config.rope_scaling.factor:g}): use the method none, "
+                        f"or lengthen the model as it was before")

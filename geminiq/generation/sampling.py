@@ -24,7 +24,8 @@ def temperature(logits: Tensor,  # (B, V)
                 value: float,    # τ: below 1 bolder, above 1 more even
                 ) -> Tensor:     # (B, V)
     "Divide the logits, which sharpens or flattens the probabilities."
-    return (logits - logits.amax(dim=-1, keepdim=True)) / value   # the largest is 0, so none overflows upwards
+    below = logits - logits.amax(dim=-1, keepdim=True)   # the largest is 0, so none overflows upwards
+    return below / value
 
 # %% ../../nbs/17_sampling.ipynb #f4da5cca
 def top_k(logits: Tensor,  # (B, V)
@@ -74,7 +75,7 @@ class Sampling:
     min_p: float | None = None   # keep tokens at least this many times as likely as the likeliest
     repetition_penalty: float = 1.0   # above 1: what stands in the text already becomes less likely
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
             raise UserError(f"temperature {self.temperature}: use 0 for the likeliest token, "
                             f"or a positive number, mostly 0.5 to 1.2")
@@ -83,9 +84,11 @@ class Sampling:
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UserError(f"top_p {self.top_p}: a probability above 0 and up to 1, mostly 0.9 to 1")
         if self.min_p is not None and not 0 <= self.min_p <= 1:
-            raise UserError(f"min_p {self.min_p}: a share of the largest probability, from 0 to 1, mostly 0.05 to 0.1")
+            raise UserError(f"min_p {self.min_p}: a share of the largest probability, from 0 to 1, "
+                            f"mostly 0.05 to 0.1")
         if not 0 < self.repetition_penalty < float("inf"):
-            raise UserError(f"repetition_penalty {self.repetition_penalty}: use 1 for none, mostly 1.1 to 1.3")
+            raise UserError(f"repetition_penalty {self.repetition_penalty}: use 1 for none, "
+                            f"mostly 1.1 to 1.3")
 
     def __call__(self,
                  logits: Tensor,                 # (B, V)

@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['POSITIONS', 'ROPE_SCALINGS', 'TokenEmbedding', 'Rotation', 'PositionalEncoding', 'LearnedPositionalEmbedding',
-           'speeds', 'SinusoidalPositionalEncoding', 'rotate', 'RotaryEmbedding', 'LinearScaling', 'NTKScaling',
-           'Llama3Scaling', 'alibi_slopes', 'ALiBi', 'distance_bias', 'key_positions']
+           'inv_freq', 'SinusoidalPositionalEncoding', 'apply_rotary_emb', 'RotaryEmbedding', 'LinearScaling',
+           'NTKScaling', 'Llama3Scaling', 'YaRNScaling', 'alibi_slopes', 'ALiBi', 'alibi_bias', 'position_ids']
 
 # %% ../../nbs/06_embeddings.ipynb #a1cbed80
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from math import pi
+from math import log, pi
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..utils.config import ModelConfig, RopeScaling
 from ..utils.device import UserError
 from ..utils.registry import Registry
 
@@ -42,9 +43,9 @@ class TokenEmbedding(nn.Embedding):
 
 # %% ../../nbs/06_embeddings.ipynb #b5d516b7
 class Rotation(NamedTuple):
-    "Angles that turn pairs of numbers, see `rotate`."
-    cosine: Tensor             # (B or 1, 1, T, E/2)
-    sine: Tensor               # (B or 1, 1, T, E/2)
+    "Angles that turn pairs of numbers, see `apply_rotary_emb`."
+    cos: Tensor                # (B or 1, 1, T, E/2)
+    sin: Tensor                # (B or 1, 1, T, E/2)
     interleaved: bool = False  # pairs are neighbours; else number i is paired with i + E/2
 
 
@@ -67,12 +68,12 @@ class PositionalEncoding(nn.Module):
 
     def slopes(self,
                device: torch.device | None = None,
-               ) -> Tensor | None:      # (H,), or None: distance is free
+               ) -> Tensor | None:      # (H,), or None: distance costs nothing
         "What each head subtracts from a score for every step of distance."
         return None
 
     @classmethod
-    def from_config(cls, config) -> "PositionalEncoding":
+    def from_config(cls, config: ModelConfig) -> "PositionalEncoding":
         "Built from a model configuration."
         return cls()
 
@@ -92,15 +93,15 @@ class LearnedPositionalEmbedding(PositionalEncoding):
         return x + self.weight[positions]
 
     @classmethod
-    def from_config(cls, config) -> "LearnedPositionalEmbedding":
+    def from_config(cls, config: ModelConfig) -> "LearnedPositionalEmbedding":
         return cls(config.max_seq_len, config.d_model)
 
 # %% ../../nbs/06_embeddings.ipynb #55ec5b46
-def speeds(width: int,           # twice the number of speeds
-           base: float,          # the larger, the slower the slowest hand
-           dtype: torch.dtype,   # computed in at least float32, whatever this is
-           device: torch.device | None = None,
-           ) -> Tensor:          # (width/2,) in radians per position
+def inv_freq(width: int,           # twice the number of hands
+             base: float,          # the larger, the slower the slowest hand
+             dtype: torch.dtype,   # computed in at least float32, whatever this is
+             device: torch.device | None = None,
+             ) -> Tensor:          # (width/2,) in radians per position
     "How fast each hand turns: θ_i = base^(−2i/width)."
     precise = torch.promote_types(dtype, torch.float32)
     return base ** -(torch.arange(0, width, 2, device=device, dtype=precise) / width)
@@ -110,18 +111,18 @@ class SinusoidalPositionalEncoding(PositionalEncoding):
     "Waves of the position, added to embeddings scaled by √D (Vaswani et al. 2017, sections 3.4 and 3.5)."
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
-        turned = positions[..., None] * speeds(x.shape[-1], 10000.0, x.dtype, x.device)     # (B, T, D/2) in radians
+        turned = positions[..., None] * inv_freq(x.shape[-1], 10000.0, x.dtype, x.device)   # (B, T, D/2) in radians
         waves = torch.stack([turned.sin(), turned.cos()], dim=-1)     # (B, T, D/2, 2)
         return x * x.shape[-1] ** 0.5 + waves.flatten(-2).to(x.dtype)
 
 # %% ../../nbs/06_embeddings.ipynb #f23f8ea5
-def rotate(x: Tensor,            # (B, H, T, E) queries or keys
-           rotation: Rotation,
-           ) -> Tensor:          # (B, H, T, E)
+def apply_rotary_emb(x: Tensor,            # (B, H, T, E) queries or keys
+                     rotation: Rotation,
+                     ) -> Tensor:          # (B, H, T, E)
     "Turn each pair of numbers by its angle."
-    cosine, sine, interleaved = rotation
+    cos, sin, interleaved = rotation
     a, b = x.unflatten(-1, (-1, 2)).unbind(-1) if interleaved else x.chunk(2, dim=-1)   # (B, H, T, E/2) each
-    turned = a * cosine - b * sine, b * cosine + a * sine
+    turned = a * cos - b * sin, b * cos + a * sin
     return (torch.stack(turned, dim=-1).flatten(-2) if interleaved else torch.cat(turned, dim=-1)).to(x.dtype)
 
 
@@ -129,27 +130,30 @@ class RotaryEmbedding(PositionalEncoding):
     "Turns queries and keys by angles proportional to their position (RoPE, Su et al. 2021)."
 
     def __init__(self,
-                 head_dim: int,                   # E, even
-                 base: float = 10000.0,           # b of the formula
-                 interleaved: bool = False,       # pairs are neighbours, as in the paper
-                 scaling: Callable[[Tensor], Tensor] | None = None,  # slows the pairs, for texts longer than trained on
+                 head_dim: int,               # E, even
+                 base: float = 10000.0,       # b of the formula
+                 interleaved: bool = False,   # pairs are neighbours, as in the paper
+                 scaling: Callable[[Tensor], Tensor] | None = None,  # slows the hands, for texts longer than trained on
                  ):
         super().__init__()
         if head_dim % 2:
             raise UserError(f"rotary positions turn pairs of numbers, but the head width is {head_dim}: make it even")
-        self.head_dim, self.base, self.interleaved, self.scaling = head_dim, base, interleaved, scaling
+        self.head_dim, self.base = head_dim, base
+        self.interleaved, self.scaling = interleaved, scaling
+        self.attention_factor: float = getattr(scaling, "attention_factor", 1.0)   # both cos and sin are multiplied by it
 
-    def speeds(self, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:   # (E/2,)
+    def inv_freq(self, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:   # (E/2,)
         "Radians per position, for each pair."
-        plain = speeds(self.head_dim, self.base, dtype, device)
+        plain = inv_freq(self.head_dim, self.base, dtype, device)
         return plain if self.scaling is None else self.scaling(plain)
 
     def rotation(self, positions: Tensor, dtype: torch.dtype) -> Rotation:
-        angles = positions[:, None, :, None] * self.speeds(dtype, positions.device)   # (B, 1, T, E/2): the same for all heads
-        return Rotation(angles.cos(), angles.sin(), self.interleaved)
+        angles = positions[:, None, :, None] * self.inv_freq(dtype, positions.device)   # (B, 1, T, E/2), for all heads
+        cos, sin = angles.cos() * self.attention_factor, angles.sin() * self.attention_factor
+        return Rotation(cos, sin, self.interleaved)
 
     @classmethod
-    def from_config(cls, config) -> "RotaryEmbedding":
+    def from_config(cls, config: ModelConfig) -> "RotaryEmbedding":
         wanted = config.rope_scaling
         scaling = None if wanted is None else ROPE_SCALINGS.build(wanted.type, wanted)
         return cls(config.head_dim, config.rope_base, config.rope_interleaved, scaling)
@@ -160,11 +164,11 @@ class LinearScaling:
     "All hands slower (position interpolation, Chen et al. 2023)."
     factor: float           # new length / old length
 
-    def __call__(self, speeds: Tensor) -> Tensor:   # (E/2,) each
-        return speeds / self.factor
+    def __call__(self, inv_freq: Tensor) -> Tensor:   # (E/2,) each
+        return inv_freq / self.factor
 
     @classmethod
-    def from_config(cls, config) -> "LinearScaling":
+    def from_config(cls, config: RopeScaling) -> "LinearScaling":
         "Built from the part `rope_scaling` of a model configuration."
         return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
 
@@ -173,27 +177,55 @@ class LinearScaling:
 class NTKScaling(LinearScaling):
     "The slower the hand, the more it is slowed (NTK-aware interpolation)."
 
-    def __call__(self, speeds: Tensor) -> Tensor:
-        part = torch.linspace(0, 1, len(speeds), dtype=speeds.dtype, device=speeds.device)
-        return speeds * self.factor**-part
+    def __call__(self, inv_freq: Tensor) -> Tensor:
+        part = torch.linspace(0, 1, len(inv_freq), dtype=inv_freq.dtype, device=inv_freq.device)
+        return inv_freq * self.factor**-part
 
 
 @dataclass(frozen=True)
 class Llama3Scaling(LinearScaling):
     "Slow only the hands that turn rarely within the old length (LLaMA 3.1)."
-    low_freq_factor: float = 1.0        # turns: hands with fewer are slowed by the factor
-    high_freq_factor: float = 4.0       # turns: hands with more are left alone
-    original_max_position_embeddings: int = 8192  # L
+    low_freq_factor: float = 1.0                   # turns: hands with fewer are slowed by the factor
+    high_freq_factor: float = 4.0                  # turns: hands with more are left alone
+    original_max_position_embeddings: int = 8192   # L, positions
 
-    def __call__(self, speeds: Tensor) -> Tensor:
-        turns = self.original_max_position_embeddings * speeds / (2 * pi)
+    def __call__(self, inv_freq: Tensor) -> Tensor:
+        turns = self.original_max_position_embeddings * inv_freq / (2 * pi)
         kept = ((turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)).clamp(0, 1)
-        return speeds * (kept + (1 - kept) / self.factor)
+        return inv_freq * (kept + (1 - kept) / self.factor)
+
+
+@dataclass(frozen=True)
+class YaRNScaling(LinearScaling):
+    "Slow the hands that turn rarely, in equal steps from hand to hand, and sharpen the scores (Peng et al. 2023)."
+    original_max_position_embeddings: int    # L, positions
+    beta_fast: float = 32.0                  # turns: hands with more are left alone
+    beta_slow: float = 1.0                   # turns: hands with fewer are slowed by the factor
+    attention_factor: float | None = None    # cos and sin are multiplied by it; None: 0.1 ln(factor) + 1
+
+    def __post_init__(self) -> None:
+        if self.attention_factor is None:
+            object.__setattr__(self, "attention_factor", 0.1 * log(self.factor) + 1)   # the dataclass is frozen
+
+    def __call__(self, inv_freq: Tensor) -> Tensor:
+        n = len(inv_freq)
+        if n == 1:
+            return inv_freq
+        first = self._hand(inv_freq, self.beta_fast).floor().clamp(min=0)
+        last = self._hand(inv_freq, self.beta_slow).ceil().clamp(max=2 * n - 1)
+        hand = torch.arange(n, dtype=inv_freq.dtype, device=inv_freq.device)
+        slowed = ((hand - first) / (last - first).clamp(min=0.001)).clamp(0, 1)
+        return inv_freq * (1 - slowed + slowed / self.factor)
+
+    def _hand(self, inv_freq: Tensor, turns: float) -> Tensor:   # ()
+        "Where in the row a hand would stand that turns so often within the old length."
+        step = -inv_freq[-1].log() / (len(inv_freq) - 1)      # each hand is slower than the one before by this, as a logarithm
+        return log(self.original_max_position_embeddings / (2 * pi * turns)) / step
 
 # %% ../../nbs/06_embeddings.ipynb #0f558a1f
 def alibi_slopes(n_heads: int,  # H
                  ) -> Tensor:   # (H,)
-    "What each head subtracts for a step of distance (Press, Smith and Lewis 2022)."
+    "ALiBi's slope of each head: what it subtracts from a score for a step of distance (Press, Smith and Lewis 2022)."
     below = 2 ** (n_heads.bit_length() - 1)      # the largest power of two that is not above H
     slopes = 2.0 ** (-8 * torch.arange(1, below + 1, dtype=torch.float64) / below)
     between = 2.0 ** (-8 * torch.arange(1, 2 * below + 1, 2, dtype=torch.float64) / (2 * below))
@@ -211,28 +243,32 @@ class ALiBi(PositionalEncoding):
         return alibi_slopes(self.n_heads).to(device)
 
     @classmethod
-    def from_config(cls, config) -> "ALiBi":
+    def from_config(cls, config: ModelConfig) -> "ALiBi":
         return cls(config.n_heads)
 
 
-def distance_bias(slopes: Tensor,   # (H,)
-                  queries: Tensor,  # (B or 1, T) positions
-                  keys: Tensor,     # (B or 1, S) positions
-                  dtype: torch.dtype,
-                  ) -> Tensor:      # (B or 1, H, T, S)
-    "What is added to the scores: minus slope times distance."
+def alibi_bias(slopes: Tensor,        # (H,)
+               queries: Tensor,       # (B or 1, T) positions
+               keys: Tensor,          # (B or 1, S) positions
+               dtype: torch.dtype,    # of the scores
+               ) -> Tensor:           # (B or 1, H, T, S)
+    "What ALiBi adds to the scores: minus slope times distance."
     distance = (queries[:, None, :, None] - keys[:, None, None, :]).abs()
     return (-slopes[:, None, None] * distance).to(dtype)
 
 
-def key_positions(n_keys: int,                           # S
-                  attention_mask: Tensor | None = None,  # (B, S) bool, True: a token, False: padding
-                  device: torch.device | None = None,
-                  ) -> Tensor:                     # (B or 1, S)
-    "Where each key stands: padding does not count."
-    return torch.arange(n_keys, device=device)[None] if attention_mask is None else (attention_mask.cumsum(-1) - 1).clamp(min=0)
+def position_ids(n_keys: int,                           # S
+                 attention_mask: Tensor | None = None,  # (B, S) bool, True: a token, False: padding
+                 device: torch.device | None = None,
+                 ) -> Tensor:                           # (B or 1, S)
+    "Where each token stands in its text, from 0: padding does not count."
+    if attention_mask is None:
+        return torch.arange(n_keys, device=device)[None]
+    return (attention_mask.cumsum(-1) - 1).clamp(min=0)
 
 # %% ../../nbs/06_embeddings.ipynb #0e12453e
-POSITIONS = Registry("pos_encoding", rope=RotaryEmbedding, learned=LearnedPositionalEmbedding,
-                     sinusoidal=SinusoidalPositionalEncoding, alibi=ALiBi, none=PositionalEncoding)
-ROPE_SCALINGS = Registry("rope_scaling.type", linear=LinearScaling, ntk=NTKScaling, llama3=Llama3Scaling)
+POSITIONS: Registry[type[PositionalEncoding]] = Registry(
+    "pos_encoding", rope=RotaryEmbedding, learned=LearnedPositionalEmbedding, sinusoidal=SinusoidalPositionalEncoding,
+    alibi=ALiBi, none=PositionalEncoding)
+ROPE_SCALINGS: Registry[type[LinearScaling]] = Registry(
+    "rope_scaling.type", linear=LinearScaling, ntk=NTKScaling, llama3=Llama3Scaling, yarn=YaRNScaling)
