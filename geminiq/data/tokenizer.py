@@ -23,7 +23,7 @@ from typing import BinaryIO, Protocol
 
 import sentencepiece
 
-# %% ../../nbs/04_tokenizer.ipynb #ba5e6891
+# %% ../../nbs/04_tokenizer.ipynb #protocol-01
 CHAT_TOKENS = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
 
 
@@ -51,7 +51,7 @@ class Tokenizer(Protocol):
     def pieces(self, ids: Iterable[int]) -> list[str]:
         "Each token as a label, with ▁ for a space."
 
-
+# %% ../../nbs/04_tokenizer.ipynb #ba5e6891
 class BPETokenizer:
     "Byte-pair encoding by a SentencePiece model: text to token ids and back, without loss."
 
@@ -224,7 +224,7 @@ def _encode_with_workers(tokenizer: BPETokenizer, texts: Iterable[str], workers:
 
 def _start_worker(job: str) -> subprocess.Popen:
     "A Python of its own that does a job of this module, with nothing of this program but what is sent to it."
-    command = [sys.executable, "-c", f"from {__name__} import {job}; {job}()"]
+    command = [sys.executable, "-c", f"from geminiq.data.tokenizer import {job}; {job}()"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
