@@ -30,10 +30,16 @@ class Tokenizer(Protocol):
     "What every tokenizer can do; `BPETokenizer` is ours, and a later lesson reads those of published models."
     vocab_size: int        # V
     pad_id: int            # fills up shorter texts
-    bos_id: int | None     # begins a text, where there is such a token
-    eos_id: int | None     # ends one
     start_ids: list[int]   # what comes before a text
     stop_ids: list[int]    # any of them ends it
+
+    @property
+    def bos_id(self) -> int | None:
+        "Begins a text, where there is such a token."
+
+    @property
+    def eos_id(self) -> int | None:
+        "Ends a text, where there is such a token."
 
     def encode(self, text: str) -> list[int]:
         "Token ids of a text."
