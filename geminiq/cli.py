@@ -161,7 +161,7 @@ def _list_presets() -> None:
     from geminiq.utils.config import PRESETS, preset_names
     for name in preset_names():
         note = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[1]
-        console.print(f"{name:9} {note.removeprefix('# ')}")
+        console.print(f"{name:15} {note.removeprefix('# ')}")
     console.print(f"\nIn full: {_program()} config NAME; "
                   f"one of your own: {_program()} config --init mine.yaml --from NAME")
 
