@@ -252,9 +252,11 @@ _DIGITS = np.arange(1, 257, dtype=np.uint64)
 def _powers(bits: int) -> tuple[np.ndarray, np.ndarray]:
     "The first 2ᵇⁱᵗˢ powers of the factor and of its inverse modulo 2⁶⁴."
     inverse = pow(int(_FACTOR), -1, 2**64)
-    one = np.ones(1, np.uint64)
-    return tuple(np.multiply.accumulate(np.concatenate((one, np.full(2**bits - 1, factor, np.uint64))))
-                 for factor in (_FACTOR, np.uint64(inverse)))
+    table = np.ones((2, 2**bits), np.uint64)
+    table[0, 1:] = _FACTOR
+    table[1, 1:] = np.uint64(inverse)
+    powers = np.multiply.accumulate(table, axis=1)
+    return powers[0], powers[1]
 
 
 def _mix(hashes: np.ndarray) -> np.ndarray:
