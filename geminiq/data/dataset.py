@@ -29,7 +29,8 @@ def pack(texts: Iterable[str],
     ids = []
     for text in texts:
         ids += tokenizer.encode(text)
-        ids.append(tokenizer.eos_id)
+        if tokenizer.eos_id is not None:
+            ids.append(tokenizer.eos_id)
     return torch.tensor(ids, dtype=torch.long)
 
 # %% ../../nbs/05_dataset.ipynb #1da728e8
