@@ -181,9 +181,9 @@ def _plot_masks(masks: dict[str, Tensor], tokens: Sequence[str], title: str) -> 
     label = {"fontsize": min(10, 60 * cell), "parse_math": False}
     axes = picture.subplots(1, len(masks), squeeze=False, sharey=True)[0]
     for ax, (name, mask) in zip(axes, masks.items(), strict=True):
-        mask = mask.cpu().numpy()
-        ax.pcolormesh(range(S), range(T), 0.7 * mask, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=4 * cell)
-        y, x = (~mask).nonzero()
+        may = mask.cpu().numpy()
+        ax.pcolormesh(range(S), range(T), 0.7 * may, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=4 * cell)
+        y, x = (~may).nonzero()
         ax.scatter(x, y, marker="x", s=(20 * cell) ** 2, color="0.6", linewidth=1)
         ax.set(xlim=(-0.5, S - 0.5), ylim=(T - 0.5, -0.5), aspect="equal")
         ax.set_xticks(range(S), tokens, rotation=90, **label)
