@@ -35,14 +35,6 @@ class Tokenizer(Protocol):
 
     @property
     def bos_id(self) -> int | None:
-        "Begins a text, where there is such a token."
-
-    @property
-    def eos_id(self) -> int | None:
-        "Ends a text, where there is such a token."
-
-    @property
-    def bos_id(self) -> int | None:
         "The token that begins a text, where there is one."
 
     @property
