@@ -76,11 +76,12 @@ def save_checkpoint(folder: str | Path,         # must not exist yet
                     tokenizer: Tokenizer,
                     optimizer: torch.optim.Optimizer | None = None,   # to go on training from here
                     state: dict | None = None,  # what else to remember, as JSON
-                    write: bool = True,         # False: another process writes, this one only gives its parts of tensors
+                    write: bool = True,         # False: only give this process's parts of tensors
                     ) -> Path:
     "Write a checkpoint that is either complete or not there."
     if not isinstance(tokenizer, BPETokenizer):
-        raise UserError("a checkpoint keeps a tokenizer of train_tokenizer: save a published model's with save_pretrained")
+        raise UserError("a checkpoint keeps a tokenizer of train_tokenizer: "
+                        "save a published model's with save_pretrained")
     folder = Path(folder)
     weights = _collect(model.named_parameters(), write)
     means = {} if optimizer is None else _collect(_optimizer_tensors(model, optimizer), write)
@@ -100,11 +101,13 @@ def save_checkpoint(folder: str | Path,         # must not exist yet
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
     "The optimizer's tensors with the names of the weights they belong to."
-    return ((f"{key} {name}", value) for name, p in model.named_parameters() for key, value in optimizer.state.get(p, {}).items())
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            yield f"{key} {name}", value
 
 
 def _collect(named: Iterable[tuple[str, Tensor]], keep: bool) -> dict[str, Tensor]:
-    "All of each tensor, on the CPU, in the process that keeps them; one after the other, as a device may not hold them all."
+    "All of each tensor, on the CPU; one after the other, as a device may not hold them all."
     kept = {}
     for name, tensor in named:
         complete = full_tensor(tensor.detach())
@@ -147,9 +150,9 @@ class Checkpoint(NamedTuple):
     tokenizer: BPETokenizer
 
 
-def load_checkpoint(path: str | Path,                             # a checkpoint, or a run with several: the latest
+def load_checkpoint(path: str | Path,   # a checkpoint, a file inside one, or a run: its latest
                     device: torch.device | str = "cpu",
-                    prepare: Callable[[Transformer], object] | None = None,   # what was changed in the configured model
+                    prepare: Callable[[Transformer], object] | None = None,   # what was changed in the model
                     ) -> Checkpoint:
     "Read a checkpoint; raises `UserError` if it is missing, damaged or edited."
     folder = latest_checkpoint(path)
@@ -185,12 +188,12 @@ def load_training_state(path: str | Path, model: nn.Module, optimizer: torch.opt
     return json.loads((folder / "training.json").read_text(encoding="utf-8"))
 
 
-def _parted_like(parameter: Tensor, tensor: Tensor) -> Tensor:
+def _parted_like(parameter: Any, tensor: Tensor) -> Tensor:
     "A tensor where its parameter is; in parts, if the parameter is held in parts."
     tensor = tensor.to(parameter.device)
     if not hasattr(parameter, "full_tensor"):
         return tensor
-    from torch.distributed.tensor import distribute_tensor   # only asked for where there are several processes
+    from torch.distributed.tensor import distribute_tensor   # only where there are several processes
     return distribute_tensor(tensor, parameter.device_mesh, parameter.placements)
 
 
@@ -212,9 +215,11 @@ def _verify(folder: Path) -> None:
     for name in sorted({*_NEEDED, *digests}):   # each file is read once
         file = folder / name
         if not file.is_file() or name not in digests:
-            raise UserError(f"{folder} is incomplete: {name} or its fingerprint is missing; use another checkpoint")
+            raise UserError(f"{folder} is incomplete: {name} or its fingerprint is missing; "
+                            f"use another checkpoint")
         if _sha256(file) != digests[name]:
-            raise UserError(f"{file} is not what was saved (damaged or edited): restore it, or use another checkpoint")
+            raise UserError(f"{file} is not what was saved (damaged or edited): "
+                            f"restore it, or use another checkpoint")
 
 # %% ../../nbs/workshop/checkpointing.ipynb #11f1b2a1
 def checkpoint_folder(output_dir: str | Path, step: int) -> Path:
@@ -234,15 +239,14 @@ def latest_checkpoint(path: str | Path,   # a checkpoint, a file inside one, or 
     "The checkpoint that is meant; of a run, the latest."
     path = Path(path)
     if path.suffix in _PICKLES and not path.is_dir():
-        raise UserError(f"{path} is a pickle, which may run anything when it is opened, and is not read here: give the "
-                        f"folder of a checkpoint, or load it with torch.load(…, weights_only=True) if you trust it, and "
-                        f"save the weights with safetensors")
+        raise UserError(f"{path} is a pickle, which may run anything when it is opened, so it is not read: "
+                        f"give the folder of a checkpoint, or save the weights with safetensors")
     folder = path.parent if path.is_file() else path
     if (folder / "SHA256SUMS").is_file():
         return folder
     if not (found := checkpoints(folder)):
-        raise UserError(f"no checkpoint at {str(path)!r}: give the folder of a checkpoint or of a training run, "
-                        f"or a file inside a checkpoint")
+        raise UserError(f"no checkpoint at {str(path)!r}: give the folder of a checkpoint or of a training "
+                        f"run, or a file inside a checkpoint")
     return found[-1]
 
 
