@@ -44,6 +44,7 @@ check: $(BIN)/.dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/python docs/readme.py --check
+	$(BIN)/python docs/references.py --check
 	$(BIN)/python -m pytest tests -m "not slow" -n 2 --dist loadscope
 
 # Everything that must hold, the quick checks first.
@@ -52,6 +53,7 @@ test: $(BIN)/.dev
 	$(BIN)/mypy
 	$(BIN)/python docs/families.py --check
 	$(BIN)/python docs/readme.py --check
+	$(BIN)/python docs/references.py --check
 	$(BIN)/python docs/build_site.py
 	$(BIN)/python tests/site/browser.py
 	$(BIN)/python -m pytest tests -n 2 --dist loadscope

@@ -13,7 +13,7 @@ import torch
 from common import SIZES, highest, llama, machine, seconds
 from torch.nn import functional as F
 
-from geminiq.training.trainer import Objective
+from geminiq.training.losses import Objective
 from geminiq.utils.device import make_generator
 
 SIZE = SIZES["small"]._replace(max_seq_len=256, batch=8)
@@ -40,7 +40,7 @@ def measure(way: str) -> tuple[float, float]:
             logits = model(input_ids=inputs, use_cache=False).logits
             F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum").backward()
         else:
-            model(inputs, targets).predictions.backward()
+            model(inputs, targets).backward()
 
     step(inputs[:1, :8], targets[:1, :8])   # the gradients have their memory
     before = highest()

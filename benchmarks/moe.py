@@ -39,7 +39,7 @@ def training(layer: nn.Module, x: torch.Tensor) -> None:
 def balanced(num_experts: int) -> MoELayer:
     """A layer whose router spreads random tokens about evenly."""
     layer = MoELayer(D_MODEL, num_experts, TOP_K, D_FF)
-    nn.init.orthogonal_(layer.router.score.weight, generator=make_generator(0))
+    nn.init.orthogonal_(layer.router.gate.weight, generator=make_generator(0))
     return layer
 
 
@@ -50,7 +50,7 @@ def peer(layer: MoELayer, how: str) -> MixtralSparseMoeBlock:
     made = MixtralSparseMoeBlock(config)
     for parameter in made.parameters():
         nn.init.normal_(parameter, std=0.02, generator=make_generator(2))
-    made.gate.weight.data.copy_(layer.router.score.weight.data)
+    made.gate.weight.data.copy_(layer.router.gate.weight.data)
     return made
 
 

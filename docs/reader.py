@@ -1,4 +1,4 @@
-"""Turn a notebook as nbdev and Quarto write it into one that Sphinx (through myst-nb) reads the same way."""
+"""Turn a notebook as nbdev writes it, with Quarto's directives, into one that Sphinx (through myst-nb) reads the same way."""
 
 import html
 import posixpath
@@ -9,6 +9,8 @@ from itertools import pairwise
 import yaml
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from references import linked
 
 TAGS = {  # a directive of Quarto: the tag by which myst-nb knows it
     ("echo", False): "remove-input",
@@ -116,8 +118,10 @@ def markdown(text: str, page: str, site: Site) -> str:
 
 
 def prose(text: str, page: str, site: Site) -> str:
-    "Links, figures, equations and headings."
+    "Links, citations, figures, equations and headings."
     folder = posixpath.dirname(page)
+    if references := site.pages.get("references.ipynb"):
+        text = linked(text, posixpath.relpath(references, folder or ".") + ".ipynb")
 
     def notebook_link(match: re.Match) -> str:
         target = site.pages.get(posixpath.normpath(posixpath.join(folder, match[1])))

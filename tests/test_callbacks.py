@@ -16,6 +16,7 @@ from torch.testing import assert_close
 from typer.testing import CliRunner
 
 from geminiq.cli import app
+from geminiq.data.dataloader import Data, prepare_data
 from geminiq.data.dataset import IGNORE_INDEX
 from geminiq.models.moe import record_routing, routing_loss
 from geminiq.models.transformer import Transformer
@@ -23,16 +24,7 @@ from geminiq.training.callbacks import LOG, Callback, EarlyStopping, best_evalua
 from geminiq.training import trainer as trainer_module
 from geminiq.training.losses import OBJECTIVES, Inputs, Objective, build_objective, cross_entropy_loss
 from geminiq.training.optimizer import SCHEDULES, configure_optimizer
-from geminiq.training.trainer import (
-    Data,
-    StepResult,
-    Trainer,
-    amp_dtype,
-    make_trainer,
-    prepare_data,
-    resume_trainer,
-    train_step,
-)
+from geminiq.training.trainer import StepResult, Trainer, amp_dtype, make_trainer, resume_trainer, train_step
 from geminiq.utils.checkpointing import checkpoints
 from geminiq.utils.config import Config, ModelConfig, make_config, save_config
 from geminiq.utils.device import UserError, make_generator
@@ -122,12 +114,9 @@ def configured(folder: Path, model: dict | None = None, **training: object) -> C
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     """Read once."""
-    return prepared(configured(tmp_path_factory.mktemp("data")))
-
-
-def prepared(config: Config) -> Data:
-    """Text and tokenizer of a configuration."""
-    return prepare_data(config.data, config.model.vocab_size, config.training.seed, None)
+    folder = tmp_path_factory.mktemp("data")
+    config = configured(folder)
+    return prepare_data(config.data, config.model.vocab_size, config.training.seed, folder)
 
 
 def lines(run: Path) -> list[dict]:

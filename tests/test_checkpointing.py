@@ -186,3 +186,22 @@ def test_a_stop_before_the_first_step_can_be_resumed_too(tmp_path: Path):
     steps = 3 + (int(latest_checkpoint(tmp_path / "run").name.removeprefix("step-")) if resume else 0)
     subprocess.run(command(tmp_path / "run", *resume, steps=steps), check=True, capture_output=True)
     assert latest_checkpoint(tmp_path / "run").name == f"step-{steps:06d}"
+
+
+def test_a_file_inside_a_checkpoint_stands_for_it(tmp_path: Path):
+    folder = saved(tmp_path / "step-000001")
+    for path in (tmp_path, folder, *folder.iterdir()):
+        assert latest_checkpoint(path) == folder
+        assert load_checkpoint(path).config == CONFIG
+    (tmp_path / "log.jsonl").touch()
+    assert latest_checkpoint(tmp_path / "log.jsonl") == folder      # of a run's file, the latest of the run
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.pth", "pytorch_model.bin", "last.ckpt"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_pickle_is_answered_with_one_sentence(name: str, there: bool, tmp_path: Path):
+    if there:
+        (tmp_path / name).write_bytes(b"\x80\x04.")
+    with pytest.raises(UserError, match="is a pickle, which may run anything .* give the folder of a checkpoint") as error:
+        load_checkpoint(tmp_path / name)
+    assert "\n" not in str(error.value)

@@ -36,7 +36,8 @@ import torch
 from geminiq.models.transformer import Transformer
 from geminiq.training.callbacks import Callback
 from geminiq.training.distributed import destroy_process_group
-from geminiq.training.trainer import make_trainer, prepare_data, resume_trainer
+from geminiq.data.dataloader import prepare_data
+from geminiq.training.trainer import make_trainer, resume_trainer
 from geminiq.utils.checkpointing import checkpoints
 from geminiq.utils.config import load_config
 
@@ -85,8 +86,9 @@ def torchrun(*command: object, folder: Path) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All that two processes do, in one go; `one` was begun by a single process."""
+    from geminiq.data.dataloader import prepare_data
     from geminiq.models.transformer import Transformer
-    from geminiq.training.trainer import make_trainer, prepare_data
+    from geminiq.training.trainer import make_trainer
     folder = tmp_path_factory.mktemp("distributed")
     base = configured(folder, **MODELS["dense"][1])
     data = prepare_data(base.data, base.model.vocab_size, base.training.seed, folder)

@@ -144,6 +144,7 @@ def run(notebook: NotebookNode, folder: Path) -> NotebookNode:
     return NotebookClient(fresh, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.relative_to(ROOT / "nbs").as_posix())
 def test_lesson_runs_and_was_saved_executed(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}")

@@ -11,7 +11,7 @@ import hashlib
 import os
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import count, islice
 from pathlib import Path
@@ -19,12 +19,12 @@ from typing import NamedTuple
 
 import numpy as np
 from platformdirs import user_cache_path
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
 from .corpus import Source, decontaminate, hold_out, open_corpus, sample_text
 from .dataset import TextDataset, TokenFile, collate, write_tokens
-from .tokenizer import BPETokenizer, Tokenizer, encode_all, train_tokenizer
+from .tokenizer import BPETokenizer, Tokenizer, encode_all, train_tokenizer, train_tokenizer_apart
 from ..utils.config import DataConfig
 from ..utils.device import UserError, make_generator
 
@@ -91,21 +91,23 @@ class ShuffledBatchSampler(Sampler[list[int]]):
         return map(self.batch, count(self.start))
 
 # %% ../../nbs/workshop/dataloader.ipynb #eaf9bef4
-def train_loader(dataset: Dataset,
+def train_loader(dataset: TextDataset,
                  batch_size: int,  # B
                  seed: int,
                  start: int = 0,   # the number of batches read already
                  ) -> DataLoader:  # of inputs (B, T) and targets (B, T)
     "Endless shuffled batches, from batch number `start` on."
     order = ShuffledBatchSampler(len(dataset), batch_size, seed, start)
-    return DataLoader(dataset, batch_sampler=order, collate_fn=collate, generator=make_generator(seed))
+    stack = getattr(dataset, "collate", collate)   # examples that are not text may have their own way
+    return DataLoader(dataset, batch_sampler=order, collate_fn=stack, generator=make_generator(seed))
 
 
-def eval_loader(dataset: Dataset,
+def eval_loader(dataset: TextDataset,
                 batch_size: int,   # B
                 ) -> DataLoader:   # of inputs (B, T) and targets (B, T), the last batch maybe smaller
     "Every window once, in order."
-    return DataLoader(dataset, batch_size=batch_size, collate_fn=collate, generator=make_generator(0))
+    stack = getattr(dataset, "collate", collate)
+    return DataLoader(dataset, batch_size=batch_size, collate_fn=stack, generator=make_generator(0))
 
 # %% ../../nbs/workshop/dataloader.ipynb #prepare-01
 class Data(NamedTuple):
@@ -140,8 +142,8 @@ def prepare_data(settings: DataConfig,
                             f"set model.vocab_size to {tokenizer.vocab_size}")
         key = _key(settings, train, val, tokenizer)
         held_out = val if settings.val_path else decontaminate(val, train)
-        rows = [_write_documents(folder / f"{part}-{key}.tokens", documents, tokenizer, sum(source.size for source in sources))
-                for part, documents, sources in (("train", train, train), ("val", held_out, val))]
+        rows = [_write_documents(folder / f"{part}-{key}.tokens", documents, tokenizer)
+                for part, documents in (("train", train), ("val", held_out))]
     windows = []
     for part, path, row in zip(("training", "held-out"), (settings.train_path, settings.val_path), rows, strict=True):
         try:
@@ -162,7 +164,8 @@ def _read_corpora(settings: DataConfig, seed: int) -> tuple[Sequence[Source], Se
 def _read_or_learn(path: str | None, vocab_size: int, train: Sequence[Source], seed: int) -> Tokenizer:
     "The tokenizer of a file, or a new one, which is written there."
     if path is None or not Path(path).exists():
-        tokenizer = train_tokenizer(sample_text(train, SAMPLE, seed), vocab_size)
+        learn = train_tokenizer_apart if sum(source.size for source in train) > LARGE else train_tokenizer
+        tokenizer = learn(sample_text(train, SAMPLE, seed), vocab_size)
         if path is not None:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             unfinished = Path(f"{path}.{os.getpid()}")
@@ -183,19 +186,20 @@ FORMAT = 1         # of what is prepared: another number, and everything is made
 LARGE = 2**24      # bytes of text: from here on, several processes encode, and a bar shows how far they are
 
 
-def _write_documents(path: Path, documents: Iterable[Source], tokenizer: Tokenizer, size: int) -> TokenFile:
+def _write_documents(path: Path, documents: Iterable[Source], tokenizer: Tokenizer) -> TokenFile:
     "The tokens of documents: those of a file if it is there and whole, else encoded and written."
     if path.exists():
         try:
             return TokenFile(path)
         except UserError:   # damaged: it is made again
             path.unlink()
-    workers = min(os.cpu_count() or 1, 8) if size > LARGE else 0
+    size = sum(document.size for document in documents) if isinstance(documents, Sequence) else 0
+    workers = min(os.cpu_count() or 1, 8) if size > LARGE else 0   # decontaminating takes longer than encoding what is left
     with closing(_encode_documents(documents, tokenizer, workers, size)) as parts:
         return write_tokens(path, parts, tokenizer.vocab_size)
 
 
-def _encode_documents(documents: Iterable[Source], tokenizer: Tokenizer, workers: int, size: int) -> Iterator[array]:
+def _encode_documents(documents: Iterable[Source], tokenizer: Tokenizer, workers: int, size: int) -> Generator[array, None, None]:
     "The tokens of all documents, a piece at a time, with the end-of-text token after each document."
     is_last: deque[bool] = deque()   # of the pieces under way, whether a document ends there
 

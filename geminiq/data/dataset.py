@@ -9,10 +9,8 @@ __all__ = ['HEADER', 'IGNORE_INDEX', 'pack', 'TextDataset', 'TokenFile', 'write_
 import hashlib
 import json
 import os
-from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import numpy as np
 import torch
@@ -31,7 +29,8 @@ def pack(texts: Iterable[str],
     ids = []
     for text in texts:
         ids += tokenizer.encode(text)
-        ids.append(tokenizer.eos_id)
+        if tokenizer.eos_id is not None:
+            ids.append(tokenizer.eos_id)
     return torch.tensor(ids, dtype=torch.long)
 
 # %% ../../nbs/05_dataset.ipynb #1da728e8
@@ -63,7 +62,7 @@ HEADER = 256   # bytes before the tokens: one line of JSON, for human eyes too
 
 
 class TokenFile:
-    "A row of token ids in a file. Nothing is held: each part that is asked for is mapped into memory, and copied out."
+    "A row of token ids in a file that is mapped into memory: what is asked for is copied out, the rest stays on the disk."
 
     def __init__(self,
                  path: str | Path,    # as `write_tokens` has written it
@@ -76,6 +75,7 @@ class TokenFile:
             self.dtype, self.length, self.digest = np.dtype(header["dtype"]), header["length"], header["sha256"]
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path} is not a file of tokens: remove it, and it is made again") from None
+        self._reads = 0
         if self.path.stat().st_size != HEADER + self.length * self.dtype.itemsize or (check and not self._is_whole()):
             raise UserError(f"{path} is damaged: remove it, and it is made again")
 
@@ -84,8 +84,10 @@ class TokenFile:
 
     def __getitem__(self, part: slice) -> Tensor:   # (n,) int64
         "A copy of some tokens."
-        row = np.memmap(self.path, self.dtype, mode="r", offset=HEADER, shape=(self.length,))
-        return torch.from_numpy(row[part].astype(np.int64))
+        if self._reads % 256 == 0:   # pages stay in memory as long as their map does: now and then, make a new one
+            self._row = np.memmap(self.path, self.dtype, mode="r", offset=HEADER, shape=(self.length,))
+        self._reads += 1
+        return torch.from_numpy(self._row[part].astype(np.int64))
 
     def _is_whole(self) -> bool:
         "Whether the tokens are those that were written."
@@ -95,8 +97,8 @@ class TokenFile:
 
 
 def write_tokens(path: str | Path,
-                 parts: Iterable[array],   # of token ids, as `encode_all` gives them
-                 vocab_size: int,          # V: decides between 2 and 4 bytes for a token
+                 parts: Iterable[Sequence[int]],   # of token ids, as `encode_all` gives them
+                 vocab_size: int,                  # V: decides between 2 and 4 bytes for a token
                  ) -> TokenFile:
     "Write a row of tokens; the file is there when it is complete, and not before."
     path = Path(path)
@@ -104,8 +106,9 @@ def write_tokens(path: str | Path,
     dtype = np.dtype(id_type(vocab_size)).newbyteorder("<")
     length = 0
     digest = hashlib.sha256()
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-        try:
+    unfinished = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        with unfinished.open("wb") as file:
             file.write(b" " * HEADER)
             for part in parts:
                 content = np.asarray(part, dtype).tobytes()
@@ -117,11 +120,9 @@ def write_tokens(path: str | Path,
             file.write(json.dumps(header).encode().ljust(HEADER - 1) + b"\n")
             file.flush()
             os.fsync(file.fileno())
-            file.close()
-            os.replace(file.name, path)
-        finally:
-            file.close()
-            Path(file.name).unlink(missing_ok=True)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return TokenFile(path, check=False)
 
 # %% ../../nbs/05_dataset.ipynb #7cca080d

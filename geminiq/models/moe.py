@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Routing', 'Router', 'Expert', 'dispatch', 'MoELayer', 'SparseMoE', 'load_balancing_loss', 'router_z_loss',
-           'record_routing', 'routing_loss', 'count_tokens', 'MoEObjective', 'plot_routing']
+           'record_routing', 'routing_loss', 'MoEObjective', 'plot_routing']
 
 # %% ../../nbs/22_moe.ipynb #3401fbe9
 from collections.abc import Callable, Iterator, Sequence
@@ -40,15 +40,16 @@ class Router(nn.Module):
                  d_model: int,                       # D
                  num_experts: int,                   # N
                  top_k: int,                         # k
-                 norm_topk_prob: bool | None = None, # the weights of the chosen sum to one; None: unless k is 1
+                 norm_topk_prob: bool | None = None, # weights of the chosen sum to one; None: unless k is 1
                  noise: bool = False,                # learned noise on the scores, while training
                  ):
         super().__init__()
         if not 1 <= top_k <= num_experts:
-            raise UserError(f"a token cannot visit top_k {top_k} of num_experts {num_experts}: at least 1, at most all")
+            raise UserError(f"a token cannot visit top_k {top_k} of num_experts {num_experts}: "
+                            f"at least 1, at most all")
         if top_k == 1 and norm_topk_prob:
-            raise UserError("top_k 1 with norm_topk_prob True gives every weight 1, and the router learns nothing: "
-                            "use norm_topk_prob False or a larger top_k")
+            raise UserError("top_k 1 with norm_topk_prob True gives every weight 1, and the router learns "
+                            "nothing: use norm_topk_prob False or a larger top_k")
         self.top_k, self.norm_topk_prob = top_k, top_k > 1 if norm_topk_prob is None else norm_topk_prob
         self.gate = nn.Linear(d_model, num_experts, bias=False)
         self.noise = nn.Linear(d_model, num_experts, bias=False) if noise else None
@@ -59,7 +60,8 @@ class Router(nn.Module):
         logits = self.gate(x)
         if self.noise is not None and self.training:   # Shazeer et al. 2017, equation 4
             logits = logits + torch.randn_like(logits) * F.softplus(self.noise(x))
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))   # (n, N): 16 bits are too coarse here
+        # 16 bits are too coarse here
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))   # (n, N)
         best, experts = logits.topk(self.top_k)                                # (n, k) each
         weights = best.softmax(-1) if self.norm_topk_prob else logits.softmax(-1).gather(-1, experts)
         return Routing(experts, weights, logits)
@@ -77,7 +79,8 @@ class Expert(nn.Module):
                  activation: str | None = None,   # a name in ACTIVATIONS; None: that of the kind
                  ):
         super().__init__()
-        config = SimpleNamespace(d_model=d_model, d_ff=d_ff, ffn_bias=bias, dropout=dropout, activation=activation)
+        config = SimpleNamespace(d_model=d_model, d_ff=d_ff, ffn_bias=bias, dropout=dropout,
+                                 activation=activation)
         self.feed_forward = FEED_FORWARDS.build(ffn_type, config)
 
     def forward(self,
@@ -89,7 +92,7 @@ class Expert(nn.Module):
 def dispatch(experts: Tensor,    # (n, k) the chosen ones
              num_experts: int,   # N
              capacity: int,      # how many choices an expert takes; the rest is left out
-             ) -> list[Tensor]:  # N of them, (at most capacity,) each: numbers s of choices; s % n is the token
+             ) -> list[Tensor]:  # N, (at most capacity,) each: numbers s of choices; s % n is the token
     "Deal the choices out to the experts, first choices before second ones, then by position."
     choices = experts.T.flatten()                            # (k·n,)
     order = choices.argsort(stable=True)
@@ -134,7 +137,8 @@ class MoELayer(nn.Module):
         if mask is None:
             return self.mixture(x.reshape(-1, x.shape[-1])).view_as(x)
         if mask.shape != x.shape[:-1] or mask.dtype != torch.bool:
-            raise ValueError(f"the mask is {mask.dtype} {tuple(mask.shape)}: it must be bool {tuple(x.shape[:-1])}")
+            raise ValueError(f"the mask is {mask.dtype} {tuple(mask.shape)}: "
+                             f"it must be bool {tuple(x.shape[:-1])}")
         output = self.mixture(x[mask])
         return output.new_zeros(x.shape).masked_scatter(mask[..., None], output)
 
@@ -148,7 +152,8 @@ class MoELayer(nn.Module):
         self.dropped = routing.selected_experts.numel() - len(order)
         token = order % max(1, len(x))                          # (m,) who chose
         slices = x.index_select(0, token).split([len(choices) for choices in own])
-        idle_too = torch.is_grad_enabled() or not len(x)        # for a gradient, if only of zeros; or as there are no others
+        # those without tokens compute too: for a gradient, if only of zeros; or as there are no others
+        idle_too = torch.is_grad_enabled() or not len(x)
         answers = torch.cat([expert(tokens) for expert, tokens in zip(self.experts, slices, strict=True)
                              if len(tokens) or idle_too])       # (m, D)
         weights = routing.routing_weights.T.flatten().index_select(0, order).to(answers.dtype)   # (m,)
@@ -163,11 +168,12 @@ class MoELayer(nn.Module):
         "Built from a model configuration."
         return cls(config.d_model, config.num_experts, config.top_k, config.d_ff, ffn_type=config.ffn_type,
                    num_shared_experts=config.num_shared_experts, bias=config.ffn_bias, dropout=config.dropout,
-                   norm_topk_prob=config.norm_topk_prob, noise=config.router_noise, activation=config.activation, **more)
+                   norm_topk_prob=config.norm_topk_prob, noise=config.router_noise,
+                   activation=config.activation, **more)
 
 # %% ../../nbs/22_moe.ipynb #2fc97e07
 class SparseMoE(MoELayer):
-    "A mixture of experts with a limited number of places, while training (Lepikhin et al. 2020, Fedus et al. 2021)."
+    "Experts with a limited number of places while training (Lepikhin et al. 2020, Fedus et al. 2021)."
 
     def __init__(self,
                  d_model: int,                          # D
@@ -179,7 +185,8 @@ class SparseMoE(MoELayer):
                  ):
         super().__init__(d_model, num_experts, top_k, d_ff, **more)
         if capacity_factor is not None and not capacity_factor > 0:
-            raise UserError(f"capacity_factor {capacity_factor} leaves no places: use a number above 0, or None for no limit")
+            raise UserError(f"capacity_factor {capacity_factor} leaves no places: "
+                            f"use a number above 0, or None for no limit")
         self.capacity_factor = inf if capacity_factor is None else capacity_factor
 
     def capacity(self, n_tokens: int) -> int:
@@ -197,7 +204,7 @@ class SparseMoE(MoELayer):
 def load_balancing_loss(router_logits: Tensor,        # (n, N) scores of the router
                         selected_experts: Tensor,     # (n, k) the chosen experts
                         mask: Tensor | None = None,   # (n,) bool, False: does not count, padding
-                        tokens_per_expert: Tensor | None = None,  # (N,) in the whole batch; None: of these tokens
+                        tokens_per_expert: Tensor | None = None,  # (N,) in the whole batch; None: of these
                         n_tokens: int | None = None,  # of the whole batch, with `tokens_per_expert`
                         ) -> Tensor:                  # ()
     "N Σ f P (Fedus et al. 2021, equations 4 to 6), with k choices per token: k when all loads are equal."
@@ -236,22 +243,24 @@ def record_routing(model: nn.Module) -> Iterator[list[Routing]]:
 def routing_loss(recorded: Sequence[Routing],
                  balance: float = 0.01,   # weight of load_balancing_loss
                  z: float = 0.001,        # weight of router_z_loss
-                 tokens_per_expert: Sequence[Tensor] | None = None,   # (N,) for each layer, in the whole batch
-                 n_tokens: int | None = None,                         # of the whole batch, with `tokens_per_expert`
+                 tokens_per_expert: Sequence[Tensor] | None = None,   # (N,) of each layer, in the whole batch
+                 n_tokens: int | None = None,                         # of the whole batch
                  ) -> Tensor:             # ()
     "What training adds to the loss of the predictions: both losses of each layer."
     if not recorded:
         raise ValueError("no router was recorded: run a model that has experts inside record_routing")
-    counts = [None] * len(recorded) if tokens_per_expert is None else tokens_per_expert
-    losses = [balance * load_balancing_loss(r.router_logits, r.selected_experts, tokens_per_expert=own, n_tokens=n_tokens)
-              + z * router_z_loss(r.router_logits, n_tokens=n_tokens)
-              for r, own in zip(recorded, counts, strict=True)]
+    losses = []
+    counts: Sequence[Tensor | None] = tokens_per_expert or [None] * len(recorded)
+    for r, own in zip(recorded, counts, strict=True):
+        shares = load_balancing_loss(r.router_logits, r.selected_experts, None, own, n_tokens)
+        losses.append(balance * shares + z * router_z_loss(r.router_logits, n_tokens=n_tokens))
     return torch.stack(losses).sum()
 
 # %% ../../nbs/22_moe.ipynb #moe-objective-code
-def count_tokens(recorded: Sequence[Routing]) -> Tensor:   # (sum of all N,)
+def _count_tokens(recorded: Sequence[Routing]) -> Tensor:   # (sum of all N,)
     "How often each expert of each layer was chosen, one layer behind the other."
-    return torch.cat([torch.bincount(r.selected_experts.flatten(), minlength=r.router_logits.shape[-1]) for r in recorded])
+    return torch.cat([torch.bincount(r.selected_experts.flatten(), minlength=r.router_logits.shape[-1])
+                      for r in recorded])
 
 
 class _Whole(NamedTuple):
@@ -283,7 +292,8 @@ class MoEObjective(Objective):
         experts = whole.n_targets * self._routing_loss(recorded, whole)
         return loss + (experts - experts.detach())   # the value of the loss, and the gradient of both
 
-    def begin_step(self, parts: Sequence[Batch], n_targets: int, all_reduce: Callable[[Tensor], Tensor]) -> None:
+    def begin_step(self, parts: Sequence[Batch], n_targets: int,
+                   all_reduce: Callable[[Tensor], Tensor]) -> None:
         "Look at all parts of the batch beforehand, if there are several."
         self.dropped, self.whole = 0, _whole(parts, n_targets, all_reduce)
         if len(parts) > 1 and self.model.config.router_aux_loss_coef:
@@ -301,11 +311,11 @@ class MoEObjective(Objective):
         "What a part of the batch adds to the losses of the experts."
         counts = whole.tokens_per_expert
         if counts is None:
-            counts = whole.all_reduce(count_tokens(recorded))
+            counts = whole.all_reduce(_count_tokens(recorded))
         sizes = [r.router_logits.shape[-1] for r in recorded]
         config = self.model.config
-        return routing_loss(recorded, config.router_aux_loss_coef, config.router_z_loss_coef, counts.split(sizes),
-                            whole.n_tokens)
+        return routing_loss(recorded, config.router_aux_loss_coef, config.router_z_loss_coef,
+                            counts.split(sizes), whole.n_tokens)
 
     def _look_ahead(self, parts: Sequence[Batch]) -> Tensor:   # (sum of all N,)
         "How often each expert will be chosen; what is random is drawn as it will be then."
@@ -318,7 +328,7 @@ class MoEObjective(Objective):
         "How often each expert is chosen by these inputs."
         with record_routing(self.model) as recorded:
             self.features(inputs)
-        return count_tokens(recorded)
+        return _count_tokens(recorded)
 
 
 def _whole(parts: Sequence[Batch], n_targets: int | None = None,
@@ -334,18 +344,20 @@ def plot_routing(routing: Routing,        # of n tokens
                  tokens: Sequence[str],   # n labels
                  capacity: int,           # how many choices an expert takes
                  ) -> "Picture":
-    "A picture of who goes where: experts × tokens with the weights, and the load of each expert against its capacity."
+    "A still of who goes where: experts × tokens with the weights, and each expert's load and capacity."
     from geminiq.utils.visualization import Picture   # training needs experts, and no pictures
     experts, weights = routing.selected_experts.cpu(), routing.routing_weights.detach().float().cpu()
     (n, k), N = experts.shape, routing.router_logits.shape[-1]
     if n != len(tokens) or n == 0:
-        raise ValueError(f"{len(tokens)} labels do not fit the routing of {n} tokens: give one for each, and at least one")
+        raise ValueError(f"{len(tokens)} labels do not fit the routing of {n} tokens: "
+                         f"give one for each, and at least one")
     choices = experts.T.flatten().tolist()
     loads = [choices.count(expert) for expert in range(N)]
     dropped = sorted(set(range(k * n)) - set(torch.cat(dispatch(experts, N, capacity)).tolist()))
     lost = ", ".join(f"{tokens[s % n]} (token {s % n}) at expert {choices[s]}" for s in dropped)
-    picture = Picture(f"{n} tokens choose {k} of {N} experts each. Loads of the experts: {', '.join(map(str, loads))}; "
-                      f"capacity {capacity}. Dropped: {lost or 'none'}.", size=(3.2 + 0.42 * n, 1.4 + 0.36 * N))
+    picture = Picture(f"{n} tokens choose {k} of {N} experts each. "
+                      f"Loads of the experts: {', '.join(map(str, loads))}; capacity {capacity}. "
+                      f"Dropped: {lost or 'none'}.", size=(3.2 + 0.42 * n, 1.4 + 0.36 * N))
     left, right = picture.subplots(1, 2, sharey=True, width_ratios=(0.42 * n, 2))
     shades = torch.zeros(N, n)
     for s, expert in enumerate(choices):
@@ -362,7 +374,8 @@ def plot_routing(routing: Routing,        # of n tokens
     right.barh(range(N), [min(load, capacity) for load in loads], color="#1d4f91")
     for expert, load in enumerate(loads):
         if load > capacity:
-            right.barh(expert, load - capacity, left=capacity, color="white", edgecolor="#c2410c", hatch="///")
+            right.barh(expert, load - capacity, left=capacity, color="white", edgecolor="#c2410c",
+                       hatch="///")
     right.axvline(capacity, color="black", linestyle="--")
     right.set_title(f"load, capacity {capacity}")
     right.spines[["top", "right"]].set_visible(False)

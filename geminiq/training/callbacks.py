@@ -40,7 +40,7 @@ class TrainingRun(Protocol):
 
 
 class Callback:
-    "What else happens in a training run. The trainer calls each method at its moment; here all of them do nothing."
+    "What else happens in a training run: the trainer calls each method at its moment. Here they do nothing."
 
     def on_train_begin(self, trainer: TrainingRun) -> None:
         "Before anything is computed; the history has all steps of earlier processes."
@@ -114,8 +114,9 @@ class EarlyStopping(Callback):
         "Stop if patience is at its end."
         best = best_evaluation(trainer.log_history, self.min_delta)
         if best.evaluations_since >= self.patience:
-            trainer.stop(f"the held-out loss has not fallen below {best.loss:.3f} (step {best.step}) in "
-                         f"{best.evaluations_since} evaluations; the weights are those of step {trainer.step}")
+            trainer.stop(f"the held-out loss has not fallen below {best.loss:.3f} (step {best.step}) "
+                         f"in {best.evaluations_since} evaluations; "
+                         f"the weights are those of step {trainer.step}")
 
 # %% ../../nbs/workshop/callbacks.ipynb #0d2dcf8e
 LOG = "log.jsonl"
@@ -159,7 +160,8 @@ def _line(entry: dict) -> str:
 def _claim_folder(output_dir: Path, trainer: TrainingRun) -> None:
     "Raise an error if the folder of a new run holds another run, or cannot be written to."
     if not trainer.log_history and (found := checkpoints(output_dir)):
-        raise UserError(f"{output_dir} holds a run up to {found[-1].name} already: resume it, or choose another folder")
+        raise UserError(f"{output_dir} holds a run up to {found[-1].name} already: "
+                        f"resume it, or choose another folder")
     if trainer.is_main:
         output_dir.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=output_dir).close()
@@ -195,7 +197,8 @@ class Checkpointing(Callback):
         if trainer.strategy.any(folder.exists()):
             return
         state = {**trainer.state_dict(), "data": self.fingerprint}
-        save_checkpoint(folder, trainer.model, self.config, self.tokenizer, trainer.optimizer, state, write=trainer.is_main)
+        save_checkpoint(folder, trainer.model, self.config, self.tokenizer, trainer.optimizer, state,
+                        write=trainer.is_main)
         if trainer.is_main:
             keep_latest(self.output_dir, self.keep)
         trainer.strategy.barrier()
@@ -215,8 +218,8 @@ class ProgressBar(Callback):
         assert self.bar is not None
         held_out = next(entry for entry in reversed(trainer.log_history) if "val_loss" in entry)
         self.bar.set_postfix(loss=f"{entry['loss']:.3f}", held_out=f"{held_out['val_loss']:.3f}",
-                             perplexity=f"{held_out['val_perplexity']:.1f}", accuracy=f"{held_out['val_accuracy']:.1%}",
-                             refresh=False)
+                             perplexity=f"{held_out['val_perplexity']:.1f}",
+                             accuracy=f"{held_out['val_accuracy']:.1%}", refresh=False)
         self.bar.update()
 
     def on_close(self, trainer: TrainingRun) -> None:

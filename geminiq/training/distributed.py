@@ -22,12 +22,12 @@ from ..utils.device import UserError, get_device
 
 # %% ../../nbs/workshop/distributed.ipynb #distributed-single
 class SingleDevice:
-    "One process that computes everything on one device; `DataParallel` has the same methods for several processes."
+    "One process that computes everything on one device; `DataParallel` has the same methods for several."
     rank: int = 0
     world_size: int = 1
 
     def __init__(self,
-                 device: str | torch.device = "cpu",   # "auto", or a name such as "cpu", "cuda", "cuda:1", "mps"
+                 device: str | torch.device = "cpu",   # "auto", or a name such as "cpu", "cuda:1", "mps"
                  ):
         self.device = get_device(str(device))
 
@@ -44,7 +44,7 @@ class SingleDevice:
         return inputs, targets
 
     def no_sync(self, objective: nn.Module, more: bool) -> AbstractContextManager[None]:
-        "Around forward and backward pass: with `more` parts to come, processes need not add up their gradients yet."
+        "Around forward and backward pass: with `more` parts to come, gradients need not be added up yet."
         return nullcontext()
 
     def all_reduce(self, numbers: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class DataParallel(SingleDevice):
     def __init__(self,
                  settings: TrainingConfig,   # device, parallel, batch_size
                  ):
-        from torch import distributed as dist
+        dist = torch.distributed
         self.device = _own_device(settings.device)
         if not dist.is_initialized():
             own = self.device if self.device.type == "cuda" else None
@@ -76,8 +76,8 @@ class DataParallel(SingleDevice):
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.parallel = settings.parallel
         if settings.batch_size % self.world_size:
-            raise UserError(f"batch_size {settings.batch_size} cannot be shared out evenly among {self.world_size} "
-                            f"processes: use a multiple of {self.world_size}")
+            raise UserError(f"batch_size {settings.batch_size} cannot be shared out evenly among "
+                            f"{self.world_size} processes: use a multiple of {self.world_size}")
 
     def parallelize(self, objective: nn.Module) -> nn.Module:
         "The model and its loss where they are computed: a copy in each process (DDP), or a part (FSDP)."
@@ -94,7 +94,8 @@ class DataParallel(SingleDevice):
         mesh = init_device_mesh(self.device.type, (self.world_size,))
         for block in objective.model.blocks:
             fully_shard(block, mesh=mesh)
-        whole = fully_shard(objective, mesh=mesh, reshard_after_forward=True)   # the table, the last norm and the head
+        # what is left: the table, the last norm and the head
+        whole = fully_shard(objective, mesh=mesh, reshard_after_forward=True)
         for name in objective.forward_methods:
             register_fsdp_forward_method(whole, name)
         return whole
@@ -159,5 +160,6 @@ def destroy_process_group() -> None:
     dist = torch.distributed
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
-        time.sleep(0.1)   # gloo's threads must drop what they sent before the group ends, or each waits for the other
+        # gloo's threads must drop what they sent before the group ends, or each waits for the other
+        time.sleep(0.1)
         dist.destroy_process_group()

@@ -27,8 +27,8 @@ def cross_entropy_loss(logits: Tensor,           # (..., V)
     if logits.shape[:-1] != targets.shape:
         raise ValueError(f"logits {tuple(logits.shape)} do not fit targets {tuple(targets.shape)}")
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    total = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum",
-                            label_smoothing=label_smoothing)
+    total = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORE_INDEX,
+                            reduction="sum", label_smoothing=label_smoothing)
     return total if reduction == "sum" else total / (targets != IGNORE_INDEX).sum().clamp(min=1)
 
 # %% ../../nbs/11_losses.ipynb #1cdbd748
@@ -37,11 +37,12 @@ def focal_loss(logits: Tensor,           # (..., V)
                gamma: float = 2.0,       # γ, how little the easy ones count
                reduction: str = "mean",  # "mean" or "sum", over the targets that count
                ) -> Tensor:              # ()
-    "Cross-entropy in which what is already right counts little: −(1 − p)^γ ln p (Lin et al. 2017, equation 4)."
+    "Cross-entropy in which what is right already counts little: −(1 − p)^γ ln p (Lin et al. 2017)."
     if logits.shape[:-1] != targets.shape:
         raise ValueError(f"logits {tuple(logits.shape)} do not fit targets {tuple(targets.shape)}")
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="none")  # 0 if ignored
+    loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORE_INDEX,
+                           reduction="none")   # 0 if ignored
     total = ((1 - (-loss).exp()) ** gamma * loss).sum()
     return total if reduction == "sum" else total / (targets != IGNORE_INDEX).sum().clamp(min=1)
 
@@ -50,7 +51,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     "The summed loss from features and the head's weights, a piece of the vocabulary at a time."
 
     @staticmethod
-    def forward(ctx, features: Tensor, weight: Tensor, targets: Tensor, smoothing: float, chunk: int, dtype: torch.dtype):
+    def forward(ctx: Any, features: Tensor, weight: Tensor, targets: Tensor, smoothing: float, chunk: int,
+                dtype: torch.dtype) -> Tensor:
         sums = torch.promote_types(dtype, torch.float32)       # products in `dtype`, sums in at least 32 bits
         x, V = features.to(dtype), len(weight)                 # (n, D)
         right, mean = torch.zeros(2, len(x), dtype=sums, device=x.device)
@@ -67,16 +69,18 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return (logsum - (1 - smoothing) * right - smoothing * mean)[targets != IGNORE_INDEX].sum()
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         features, weight, targets, logsum = ctx.saved_tensors
         smoothing, chunk, dtype = ctx.settings
         x, counts = features.to(dtype), gradient * (targets != IGNORE_INDEX)[:, None]  # (n, D), (n, 1)
         d_features, d_weight = torch.zeros_like(x, dtype=logsum.dtype), torch.empty_like(weight)
         for start, piece in _pieces(weight, chunk, dtype):
-            d_logits = ((x @ piece.T).to(logsum.dtype) - logsum[:, None]).exp_()    # (n, chunk) what was believed
+            logits = (x @ piece.T).to(logsum.dtype)                                # (n, chunk)
+            d_logits = (logits - logsum[:, None]).exp_()                           # what was believed
             d_logits -= smoothing / len(weight)
             column, inside = _find(targets, start, len(piece))
-            d_logits.scatter_add_(1, column[:, None], inside[:, None].to(d_logits.dtype) * (smoothing - 1))   # minus what came
+            came = inside[:, None].to(d_logits.dtype) * (1 - smoothing)
+            d_logits.scatter_add_(1, column[:, None], -came)                       # minus what came
             d_logits = (d_logits * counts).to(dtype)
             d_features += d_logits @ piece
             d_weight[start:start + chunk] = d_logits.T @ x
@@ -90,7 +94,7 @@ def _pieces(weight: Tensor, chunk: int, dtype: torch.dtype) -> Iterator[tuple[in
 
 
 def _find(targets: Tensor, start: int, size: int) -> tuple[Tensor, Tensor]:   # (n,) each
-    "In which column of a piece that begins with token `start` the right token stands, and whether it is there at all."
+    "The column of the right token in a piece that begins with token `start`, and whether it is there."
     column = targets - start
     return column.clamp(0, size - 1), (column >= 0) & (column < size)
 
@@ -102,14 +106,15 @@ def chunked_cross_entropy_loss(features: Tensor,         # (..., D) what the hea
                                chunk: int = 8192,        # tokens of the vocabulary at a time
                                label_smoothing: float = 0.0,   # ε, shared evenly among all tokens
                                ) -> Tensor:              # ()
-    "`cross_entropy_loss` of `features @ weight.T`, without ever holding all logits; under autocast products are in its format."
+    "`cross_entropy_loss` of `features @ weight.T`, without ever holding all logits."
     if features.shape[:-1] != targets.shape or features.shape[-1] != weight.shape[-1]:
         raise ValueError(f"features {tuple(features.shape)}, weight {tuple(weight.shape)} and targets "
                          f"{tuple(targets.shape)} do not fit each other")
     device, dtype = features.device.type, torch.promote_types(features.dtype, weight.dtype)
-    if torch.is_autocast_enabled(device) and dtype != torch.float64:     # which autocast leaves alone
+    if torch.is_autocast_enabled(device) and dtype != torch.float64:     # float64 is left alone by autocast
         dtype = torch.get_autocast_dtype(device)
-    total = _ChunkedCrossEntropy.apply(features.flatten(0, -2), weight, targets.flatten(), label_smoothing, chunk, dtype)
+    total = _ChunkedCrossEntropy.apply(features.flatten(0, -2), weight, targets.flatten(), label_smoothing,
+                                       chunk, dtype)
     return total if reduction == "sum" else total / (targets != IGNORE_INDEX).sum().clamp(min=1)
 
 # %% ../../nbs/11_losses.ipynb #losses-argmax-code
@@ -129,7 +134,7 @@ def chunked_argmax(features: Tensor,    # (..., D) what the head would read
     return likeliest
 
 # %% ../../nbs/11_losses.ipynb #losses-objective-code
-Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]   # what a model reads; with several, in order or by name
+Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]   # what a model reads: one, in order, or by name
 Batch = tuple[Inputs, Tensor]                              # inputs and targets
 
 
@@ -146,8 +151,8 @@ class Objective(nn.Module):
     forward_methods: tuple[str, ...] = ("measure",)   # what else runs the model, as `forward` does
 
     def __init__(self,
-                 model: nn.Module,                     # with `hidden_states`, `logits` and `lm_head`, as a Transformer
-                 dtype: torch.dtype = torch.float32,   # of matrix products; float16 and bfloat16 are mixed with float32
+                 model: nn.Module,                     # with `hidden_states`, `logits` and `lm_head`
+                 dtype: torch.dtype = torch.float32,   # of matrix products; 16 bits: mixed precision
                  label_smoothing: float = 0.0,         # ε, only while training
                  vocab_chunk: int | None = None,       # logits of so many tokens at a time; None: all
                  ):

@@ -16,7 +16,7 @@ from ..utils.registry import Registry
 # %% ../../nbs/13_optimizer.ipynb #52b1dadf
 def configure_optimizer(model: nn.Module,
                         learning_rate: float,                       # η, the highest; a schedule scales it
-                        weight_decay: float = 0.1,                  # λ, for weights with two or more dimensions
+                        weight_decay: float = 0.1,                  # λ, for weights of two or more dimensions
                         betas: tuple[float, float] = (0.9, 0.95),   # β₁, β₂
                         ) -> torch.optim.AdamW:
     "AdamW that decays matrices and leaves norms and biases alone (Loshchilov and Hutter 2019)."
