@@ -37,10 +37,11 @@ def gpt2(size: Size) -> tuple[Transformer, PreTrainedModel]:
     """GPT-2 in geminiq and in transformers."""
     config = ModelConfig(vocab_size=size.vocab_size, max_seq_len=size.max_seq_len, d_model=size.d_model,
                          n_layers=size.n_layers, n_heads=size.n_heads, norm_type="layernorm", norm_eps=1e-5,
-                         ffn_type="standard", pos_encoding="learned", bias=True, tie_embeddings=True)
+                         ffn_type="standard", activation="gelu_tanh", pos_encoding="learned", bias=True,
+                         tie_embeddings=True)
     peer = GPT2Config(vocab_size=size.vocab_size, n_positions=size.max_seq_len, n_embd=size.d_model,
                       n_layer=size.n_layers, n_head=size.n_heads, n_inner=config.d_ff,
-                      activation_function="gelu", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+                      activation_function="gelu_new", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
                       bos_token_id=None, eos_token_id=None, attn_implementation="sdpa")
     return Transformer(config), GPT2LMHeadModel(peer)
 

@@ -13,12 +13,12 @@ __version__ = "0.1.0"
 _HOME = {   # each name: the module that defines it
     "Transformer": "models.transformer",
     "ModelConfig": "utils.config",
-    "Config": "utils.config",
     "load_config": "utils.config",
     "load_corpus": "data.corpus",
-    "Tokenizer": "data.tokenizer",
+    "BPETokenizer": "data.tokenizer",
     "train_tokenizer": "data.tokenizer",
     "TextDataset": "data.dataset",
+    "make_trainer": "training.trainer",
     "Trainer": "training.trainer",
     "save_checkpoint": "utils.checkpointing",
     "load_checkpoint": "utils.checkpointing",
@@ -36,7 +36,7 @@ _HOME = {   # each name: the module that defines it
 if TYPE_CHECKING:   # the same names, for editors and type checkers; a test compares the two
     from .data.corpus import load_corpus as load_corpus
     from .data.dataset import TextDataset as TextDataset
-    from .data.tokenizer import Tokenizer as Tokenizer
+    from .data.tokenizer import BPETokenizer as BPETokenizer
     from .data.tokenizer import train_tokenizer as train_tokenizer
     from .generation.beam_search import beam_search as beam_search
     from .generation.chat import Conversation as Conversation
@@ -48,9 +48,9 @@ if TYPE_CHECKING:   # the same names, for editors and type checkers; a test comp
     from .models.pretrained import save_pretrained as save_pretrained
     from .models.transformer import Transformer as Transformer
     from .training.trainer import Trainer as Trainer
+    from .training.trainer import make_trainer as make_trainer
     from .utils.checkpointing import load_checkpoint as load_checkpoint
     from .utils.checkpointing import save_checkpoint as save_checkpoint
-    from .utils.config import Config as Config
     from .utils.config import ModelConfig as ModelConfig
     from .utils.config import load_config as load_config
     from .utils.explorables import explore_attention as explore_attention

@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_reference import PAIRS, Pair, exact, prompts  # noqa: F401  (a fixture)
 
-from geminiq.generation.beam_search import beam_search
+from geminiq.data.tokenizer import BPETokenizer, train_tokenizer
+from geminiq.generation.beam_search import beam_search, beam_search_text
 from geminiq.models.attention import ATTENTIONS
 from geminiq.models.transformer import Transformer
 from geminiq.utils.config import ModelConfig
-from geminiq.utils.device import make_generator
+from geminiq.utils.device import UserError, make_generator
 
 
 @pytest.fixture(params=["GPT-2", "LLaMA"])
@@ -72,3 +73,53 @@ def test_what_is_found_is_scored_right(seed: int, num_beams: int, max_tokens: in
         logs = model(whole)[0, 1:-1].log_softmax(-1)[range(len(text.tokens)), text.tokens]
         assert text.score == pytest.approx(logs.sum().item() / len(text.tokens) ** length_penalty, rel=1e-9)
         assert not {0, 5} & set(text.tokens[:-1])
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> BPETokenizer:
+    return train_tokenizer(["the cat sat on the mat", "a dog ran to the cat"] * 20, 290)
+
+
+@pytest.fixture(scope="module")
+def writer() -> Transformer:
+    "A random model that writes tokens of this tokenizer."
+    config = ModelConfig(vocab_size=290, max_seq_len=32, d_model=16, n_layers=2, n_heads=4, tie_embeddings=False)
+    model = Transformer(config, make_generator(3)).double().requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.mul_(8)
+    return model
+
+
+@pytest.mark.parametrize("stop_ids", [None, [5, 260]])
+def test_texts_are_those_of_the_tokens(writer: Transformer, tokenizer: BPETokenizer, stop_ids: list[int] | None):
+    ids = torch.tensor([[*tokenizer.start_ids, *tokenizer.encode("the cat")]])
+    how = {"num_beams": 5, "length_penalty": 0.5, "num_return_sequences": 3}
+    stops = tokenizer.stop_ids if stop_ids is None else stop_ids
+    found, = beam_search(writer, ids, 12, stop_ids=stops, **how)
+    texts = beam_search_text(writer, tokenizer, "the cat", 12, stop_ids=stop_ids, **how)
+    assert [text.score for text in texts] == [hypothesis.score for hypothesis in found]
+    assert [text.text for text in texts] == [tokenizer.decode(hypothesis.tokens) for hypothesis in found]
+    assert [text.score for text in texts] == sorted((text.score for text in texts), reverse=True)
+
+
+def test_a_text_ends_where_the_tokenizer_ends_texts(tokenizer: BPETokenizer, writer: Transformer,
+                                                    monkeypatch: pytest.MonkeyPatch):
+    def ends_at_once(tokens: torch.Tensor, *more: object) -> torch.Tensor:
+        return torch.zeros(*tokens.shape, 16, dtype=torch.float64)
+
+    monkeypatch.setattr(writer, "hidden_states", ends_at_once)
+    logits = torch.full((290,), -30.0, dtype=torch.float64)
+    logits[tokenizer.eos_id] = 0.0
+    monkeypatch.setattr(writer, "logits", lambda x: logits.expand(*x.shape[:-1], 290))
+    best, = beam_search_text(writer, tokenizer, "the cat", max_tokens=12)
+    assert best.text == "" and best.score == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_prompt_must_be_there_and_fit(writer: Transformer, tokenizer: BPETokenizer):
+    with pytest.raises(UserError, match="`lengthen`"):
+        beam_search_text(writer, tokenizer, "the cat")   # 100 new tokens
+    bare = BPETokenizer(tokenizer.model)
+    bare.start_ids = []
+    with pytest.raises(UserError, match="the prompt must not be empty"):
+        beam_search_text(writer, bare, "", max_tokens=5)

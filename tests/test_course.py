@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from geminiq.course import lessons
-from geminiq.course.lessons import MANIFEST, copy_course, describe, lab_command, lessons_folder
+from geminiq.course.lessons import MANIFEST, copy_course, describe, lab_command, lessons_folder, open_lab
 from geminiq.utils.device import UserError
 
 FIRST, SECOND, PICTURE = "01_first.ipynb", "workshop/second.ipynb", "images/dot.png"
@@ -161,3 +161,12 @@ def test_without_jupyterlab_the_command_says_what_to_install(mine: Path, monkeyp
     monkeypatch.setattr(lessons, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'pip install "geminiq\[course\]"'):
         lab_command(mine)
+
+
+def test_the_process_becomes_jupyterlab(mine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    became = []
+    monkeypatch.setattr(os, "execv", lambda program, command: became.append((program, command)))
+    open_lab(mine, ["--port=8899"], browser=False)
+    (program, command), = became
+    assert program == sys.executable and command == [*lab_command(mine, browser=False), "--port=8899"]
+    assert capsys.readouterr().out.startswith("Open one of the addresses")

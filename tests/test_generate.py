@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from geminiq.generation.cache import KVCache
-from geminiq.generation.generate import generate, left_pad
+from geminiq.generation.generate import generate, left_pad, lengthen
 from geminiq.generation.sampling import Sampling
 from geminiq.models.transformer import Transformer
 from geminiq.utils.config import ModelConfig
-from geminiq.utils.device import make_generator
+from geminiq.utils.device import UserError, make_generator
 
 V, CONTEXT, NEW = 64, 48, 12
 GREEDY = Sampling(temperature=0)
@@ -92,3 +92,62 @@ def test_a_wrong_cache_would_be_noticed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(KVCache, "length", property(lambda self: max(0, self.layers[0].length - 1)))
     with pytest.raises((AssertionError, ValueError)):
         assert torch.equal(greedy_by_hand(model, [prompt], [9])[0], expected)
+
+
+LENGTHENED = [("rope", "none"), ("rope", "linear"), ("rope", "ntk"), ("rope", "yarn"), ("rope", None), ("alibi", None),
+              ("sinusoidal", "none"), ("none", None)]
+
+
+@pytest.mark.parametrize(("position", "method"), LENGTHENED)
+def test_a_lengthened_model_writes_beyond_its_old_length(position: str, method: str | None):
+    model, longer = make_model(position), make_model(position)
+    prompts = [torch.randint(V, (n,), generator=make_generator(n)).tolist() for n in (60, 20)]
+    tokens, attention_mask = left_pad(prompts)
+    with pytest.raises(UserError, match="`lengthen`"):
+        generate(model, tokens, 1, attention_mask=attention_mask)
+    lengthen(longer, 4 * CONTEXT, method)
+    assert longer.config.max_seq_len == 4 * CONTEXT
+    written = generate(longer, tokens, 2 * NEW, sampling=GREEDY, attention_mask=attention_mask)
+    again = generate(longer, tokens, 2 * NEW, sampling=GREEDY, attention_mask=attention_mask, use_cache=False)
+    assert torch.equal(written, again)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), longer.parameters(), strict=True))
+    short = tokens[:, :CONTEXT]
+    if method == "none" or position != "rope":   # positions go on: what was read before is read as before
+        assert torch.equal(longer(short), model(short))
+    else:
+        assert not torch.allclose(longer(short), model(short))
+
+
+def test_layers_that_scale_their_own_angles_keep_them():
+    own = {"attention_type": "sliding_window", "sliding_window": 4, "rope_base": 100.0, "rope_scaling": None}
+    config = ModelConfig(vocab_size=V, max_seq_len=CONTEXT, d_model=32, n_layers=2, n_heads=4, layers=(own, {}))
+    model = Transformer(config)
+    lengthen(model, 2 * CONTEXT, "linear")
+    assert model.config.layer(0).rope_scaling is None and model.config.layer(1).rope_scaling.factor == 2
+    positions = torch.arange(5)[None]
+    near, far = (part.rotation(positions, torch.float32).cos for part in model.layer_positions)
+    before = [part.rotation(positions, torch.float32).cos for part in Transformer(config).layer_positions]
+    assert torch.equal(near, before[0]) and not torch.allclose(far, before[1])
+
+
+@pytest.mark.parametrize(("position", "changes", "named"), [
+    ("learned", {}, "pos_encoding learned has learned 48 positions"),
+    ("alibi", {"method": "yarn"}, "pos_encoding alibi has none: use the method none"),
+    ("rope", {"method": "yarns"}, "did you mean yarn"),
+    ("rope", {"max_seq_len": 40}, "max_seq_len 40 is less than the model's 48"),
+])
+def test_what_cannot_be_lengthened_is_refused(position: str, changes: dict, named: str):
+    model = make_model(position)
+    before = model.config
+    with pytest.raises(UserError, match=named):
+        lengthen(model, **{"max_seq_len": 96} | changes)
+    assert model.config is before
+
+
+def test_angles_are_not_slowed_twice():
+    model = make_model()
+    lengthen(model, 96, "linear")
+    with pytest.raises(UserError, match=r"slowed already \(linear, by a factor of 2\)"):
+        lengthen(model, 192, "yarn")
+    lengthen(model, 192, "none")
+    assert model.config.max_seq_len == 192 and model.config.rope_scaling.factor == 2

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,12 +15,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.image import imsave
 from test_reference import ExactTorch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 from transformers.models.llama import modeling_llama
+from typer.testing import CliRunner
 
+from geminiq.cli import app
 from geminiq.data.dataset import IGNORE_INDEX
+from geminiq.data.scenes import Scenes, render, sample_scenes
 from geminiq.data.tokenizer import train_tokenizer
 from geminiq.generation.beam_search import beam_search
 from geminiq.generation.cache import KVCache
@@ -43,13 +48,18 @@ from geminiq.models.multimodal import (
     encode_with_images,
     expand_image_tokens,
     generate_from_images,
+    generate_text_from_images,
+    load_image,
     look_at,
     merge_image_features,
+    prepare_scenes,
 )
 from geminiq.models.transformer import Transformer
 from geminiq.models.vision import VISION_PRESETS, init_by_fan_in, load_vision_config
 from geminiq.training.losses import cross_entropy_loss
-from geminiq.utils.config import ModelConfig, preset_names
+from geminiq.training.trainer import DATASETS, make_trainer, resume_trainer
+from geminiq.utils.checkpointing import build_model, load_checkpoint
+from geminiq.utils.config import Config, ModelConfig, load_config, make_config, preset_names, save_config
 from geminiq.utils.device import UserError, make_generator
 
 TOLERANCE = 1e-11   # relative to the largest number
@@ -577,7 +587,8 @@ def test_nothing_stays_in_the_model(fusion: str) -> None:
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_gradient_checkpointing(fusion: str) -> None:
     """Blocks that are computed again look at the same images again: two batches, then their gradients, in either order."""
-    batches = [(torch.tensor([[1, IMAGE, 2, 5], [3, 4, IMAGE, 6]]), pictures(2)), (torch.tensor([[IMAGE, 8, 9]]), 1 - pictures(1))]
+    batches = [(torch.tensor([[1, IMAGE, 2, 5], [3, 4, IMAGE, 6]]), pictures(2)),
+               (torch.tensor([[IMAGE, 8, 9]]), 1 - pictures(1))]
     found = []
     for checkpointing, order in ((False, 1), (True, 1), (True, -1)):
         model = make_model(fusion).train()
@@ -596,7 +607,8 @@ def test_gradient_checkpointing(fusion: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("fusion", "place", "has_feed_forward"), [("gated", "before", True), ("cross_attention", "between", False)])
+@pytest.mark.parametrize(("fusion", "place", "has_feed_forward"),
+                         [("gated", "before", True), ("cross_attention", "between", False)])
 def test_where_a_block_looks(fusion: str, place: str, has_feed_forward: bool) -> None:
     """Before self-attention, as Flamingo does, or between it and feed-forward, as the decoder of the first transformer did."""
     model, images = make_model(fusion), pictures(1)
@@ -607,7 +619,9 @@ def test_where_a_block_looks(fusion: str, place: str, has_feed_forward: bool) ->
     for name in ("attention", "cross_attn", "feed_forward"):
         getattr(block, name).register_forward_hook(lambda *_, name=name: order.append(name))
     model(tokens, images)
-    assert order == (["cross_attn", "attention", "feed_forward"] if place == "before" else ["attention", "cross_attn", "feed_forward"])
+    expected = ["attention", "feed_forward"]
+    expected.insert(0 if place == "before" else 1, "cross_attn")
+    assert order == expected
 
 
 @torch.no_grad()
@@ -633,6 +647,168 @@ def test_merge_image_features() -> None:
     assert torch.equal(merged[0, 1], words.weight[1]) and torch.equal(merged[0, 4], words.weight[2])
     merged.sum().backward()
     assert (features.grad == 1).all() and words.weight.grad[3].eq(1).all()
+
+
+# From a configuration to an answer
+
+
+SMALL = {"model": {"vocab_size": 340, "max_seq_len": 64, "d_model": 16, "n_layers": 2, "n_heads": 2},
+         "training": {"max_steps": 6, "batch_size": 8, "learning_rate": 3e-3, "schedule": "constant", "warmup_steps": 2,
+                      "eval_every": 3, "eval_batches": 2, "save_every": 3, "device": "cpu", "use_amp": False},
+         "data": {"train_path": "scenes"},
+         "vision": {"image_size": 16, "patch_size": 8, "num_channels": 3, "d_model": 12, "n_layers": 1, "n_heads": 2,
+                    "image_mean": 0.8, "image_std": 0.3}}
+
+
+def small_config(section: str = "vision", **changes: object) -> Config:
+    """A configuration of a small model that sees, with some keys changed."""
+    return make_config(SMALL | {section: SMALL[section] | changes})
+
+
+@pytest.fixture(autouse=True)
+def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 training scenes and 40 for the evaluation, in place of tens of thousands."""
+    monkeypatch.setitem(DATASETS, "scenes", partial(prepare_scenes, n_train=300, n_val=40))
+
+
+def test_what_is_learned_from_scenes() -> None:
+    """Questions and captions, each with its image; the evaluation asks about combinations that training never shows."""
+    data = prepare_scenes(small_config(), n_train=300, n_val=40)
+    assert (len(data.train), len(data.val)) == (300, 40)
+    assert not ((data.train.scenes.colour == data.train.scenes.shape) & (data.train.scenes.shape >= 0)).any()
+    image_token_id = 339
+    for dataset, i in ((data.train, 0), (data.train, 299), (data.val, 7)):
+        inputs, targets = dataset[i]
+        assert (inputs["tokens"] == image_token_id).sum() == 1 and inputs["images"].shape == (3, 16, 16)
+        given = int((inputs["tokens"] == image_token_id).nonzero())
+        assert (targets[:given] == IGNORE_INDEX).all() and (targets[given:] != IGNORE_INDEX).all()
+        assert targets[-1] == data.tokenizer.eos_id
+        scene = Scenes(*(part[i:i + 1] for part in dataset.scenes))
+        assert torch.equal(inputs["images"], ((render(scene, 8) - 0.8) / 0.3)[0])
+    inputs, targets = data.train.collate([data.train[i] for i in (0, 299, 5)])
+    assert inputs["tokens"].shape == targets.shape and inputs["images"].shape == (3, 3, 16, 16)
+    assert torch.equal(inputs["images"][1], data.train[299][0]["images"])
+    with pytest.raises(IndexError, match="example 40 of 40"):
+        data.val[40]
+
+
+def test_the_seed_decides_the_scenes() -> None:
+    first, again, other = (prepare_scenes(small_config("training", seed=seed), n_train=60, n_val=10) for seed in (1, 1, 2))
+    assert first.fingerprint() == again.fingerprint() != other.fingerprint()
+
+
+@pytest.mark.parametrize("changes", [{"fusion": fusion} for fusion in FUSIONS] + [
+    {"fusion": "gated", "projector": "resampler", "cross_every": 2}, {"projector": "linear", "keep_cls": True},
+    {"vision_feature_layer": -2}])
+def test_trained_saved_and_read(changes: dict, tmp_path: Path) -> None:
+    """The loss falls; what is read from the disk is what was trained; stopping in the middle changes nothing."""
+    config = small_config(**changes)
+    trainer = make_trainer(config, tmp_path / "run", progress=False)
+    history = trainer.train()
+    assert history[-1]["loss"] < history[1]["loss"]
+    assert {"val_loss", "val_perplexity", "val_accuracy"} <= history[-1].keys()
+    model, read, _ = load_checkpoint(tmp_path / "run")
+    assert read == config and isinstance(model, VisionLanguageModel)
+    inputs, _ = trainer.train_data.collate([trainer.train_data[i] for i in range(4)])
+    with torch.no_grad():
+        assert torch.equal(model(**inputs), trainer.model(**inputs))
+    half = small_config(**changes).model_copy(update={"training": config.training.model_copy(update={"max_steps": 3})})
+    make_trainer(half, tmp_path / "half", progress=False).train()
+    resumed = resume_trainer(tmp_path / "half", config, progress=False)
+    assert resumed.train() == history
+    for (name, p), q in zip(trainer.model.named_parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(p, q), name
+
+
+def test_the_trainer_computes_the_loss_of_the_answers(tmp_path: Path) -> None:
+    """In parts or whole, with blocks computed again or not: as by hand on the model's logits."""
+    found = []
+    for changes in ({}, {"batch_size": 4, "gradient_accumulation": 2}, {"gradient_checkpointing": True}):
+        trainer = make_trainer(small_config("training", **changes), tmp_path / str(len(found)), progress=False)
+        assert trainer.model.language_model.gradient_checkpointing == ("gradient_checkpointing" in changes)
+        batch = [trainer.train_data.collate([trainer.train_data[i] for i in range(8)[part]]) for part in
+                 ((slice(0, 4), slice(4, 8)) if "batch_size" in changes else (slice(0, 8),))]
+        with torch.no_grad():
+            parts = [cross_entropy_loss(trainer.model(**inputs), targets, "sum") for inputs, targets in batch]
+            expected = sum(parts) / sum((targets != IGNORE_INDEX).sum() for _, targets in batch)
+        trainer.objective.train()
+        entry = trainer.train_step(batch)
+        assert entry["loss"] == pytest.approx(float(expected), rel=1e-5)
+        found.append((entry["loss"], entry["grad_norm"]))
+    assert found[1] == pytest.approx(found[0], rel=1e-4) and found[2] == pytest.approx(found[0], rel=1e-4)
+
+
+def test_the_packaged_configuration() -> None:
+    """It is of a model that sees, and its text, with the vectors of an image, fits in."""
+    config = load_config("vision_language")
+    assert config.kind == "vision_language" and load_config("tiny").kind == "language"
+    data = prepare_scenes(config, n_train=6000, n_val=10)
+    n_vectors = build_model(config).get_image_features(data.train[0][0]["images"][None]).shape[1]
+    assert max(len(inputs) for inputs, _ in data.train.texts) - 1 + n_vectors <= config.model.max_seq_len
+
+
+def test_asked_from_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """geminiq train, then generate about a PNG, with a question or without; and what cannot be asked."""
+    monkeypatch.chdir(tmp_path)
+    save_config(small_config(), "small.yaml")
+    runner = CliRunner()
+    trained = runner.invoke(app, ["train", "--config", "small.yaml", "--output", "run"])
+    assert trained.exit_code == 0, trained.output
+    assert "perplexity" in trained.output and "accuracy" in trained.output
+    scene = sample_scenes(1, make_generator(3))
+    imsave("scene.png", render(scene, 20)[0].permute(1, 2, 0).numpy())
+    asked = ["generate", "--checkpoint", "run", "--image", "scene.png", "--temperature", "0", "--max_tokens", "5"]
+    model, config, tokenizer = load_checkpoint("run")
+    for prompt in ("How many rings are there?", ""):
+        answered = runner.invoke(app, [*asked, "--prompt", prompt])
+        assert answered.exit_code == 0, answered.output
+        expected = generate_text_from_images(model, tokenizer, prompt, load_image("scene.png", config.vision), 5)
+        assert answered.stdout.strip() == expected
+    Path("text.txt").write_text("\n\n".join(f"The {a} {b} sees the {a + b}." for a in range(40) for b in range(40)))
+    text = ["train", "--output", "text", "--train_path", "text.txt", "--max_steps", "1", "--batch_size", "2"]
+    for key in ("model.vocab_size=300", "model.d_model=12", "model.n_layers=1", "model.n_heads=2", "model.max_seq_len=16"):
+        text += ["--set", key]
+    trained = runner.invoke(app, text)
+    assert trained.exit_code == 0, trained.output
+    for wrong, message in ((["--checkpoint", "run", "--image", "none.png"], "none.png cannot be read as an image"),
+                           (["--checkpoint", "run", "--image", "small.yaml"], "small.yaml cannot be read as an image"),
+                           (["--checkpoint", "run", "--prompt", "The"], "holds a model that sees"),
+                           (["--checkpoint", "text", "--image", "scene.png"], "holds a model of text"),
+                           (["--checkpoint", "run", "--image", "scene.png", "--stop", "."], "--image goes with none of")):
+        refused = runner.invoke(app, ["generate", *wrong])
+        assert refused.exit_code == 2 and message in refused.output, refused.output
+
+
+def test_images_in_files(tmp_path: Path) -> None:
+    """Of the wanted size they keep their pixels; grey, with an alpha channel, larger or in colour for one channel."""
+    vision = small_config().vision
+    pixels = torch.randint(256, (16, 16, 4), generator=make_generator(0), dtype=torch.uint8).numpy()
+
+    def read(content: object, **changes: object) -> Tensor:
+        imsave(tmp_path / "image.png", content)
+        return load_image(tmp_path / "image.png", vision.model_copy(update=changes)) * vision.image_std + vision.image_mean
+
+    exact = torch.from_numpy(pixels.astype("float32") / 255).permute(2, 0, 1)
+    opaque = pixels.copy()
+    opaque[..., 3] = 255
+    assert (read(opaque)[0] - exact[:3]).abs().max() < 1e-6
+    assert (read(pixels)[0] - (exact[:3] * exact[3] + 1 - exact[3])).abs().max() < 1e-6
+    assert (read(opaque, num_channels=1)[0] - exact[:3].mean(0)).abs().max() < 1e-6
+    assert (read(opaque.repeat(3, 0).repeat(3, 1))[0] - exact[:3]).abs().max() < 0.5    # smooth, about the same
+    assert read(opaque, image_size=(8, 24)).shape == (1, 3, 8, 24)
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    (SMALL | {"vision": None}, "the configuration has no section vision"),
+    (SMALL | {"vision": SMALL["vision"] | {"image_size": 15, "patch_size": 5}}, "image_size 15 with num_channels 3: scenes"),
+    (SMALL | {"vision": SMALL["vision"] | {"num_channels": 1}}, "image_size 16 with num_channels 1: scenes"),
+    (SMALL | {"vision": SMALL["vision"] | {"fusion": "gate"}}, "vision.fusion 'gate' is unknown: did you mean gated"),
+    (SMALL | {"vision": SMALL["vision"] | {"projector": "conv"}}, "vision.projector 'conv' is unknown: known are linear, mlp"),
+    (SMALL | {"vision": SMALL["vision"] | {"patchsize": 8}}, "vision.patchsize is unknown, did you mean patch_size"),
+])
+def test_mistakes_in_a_configuration(values: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        make_trainer(make_config(values), tmp_path / "run", progress=False).train()
 
 
 # The packaged vision encoders
@@ -677,7 +853,7 @@ def test_a_vision_configuration_of_your_own(tmp_path: Path) -> None:
     file = tmp_path / "eye.yaml"
     file.write_text("image_size: [8, 12]\npatch_size: 4\n")
     assert load_vision_config(file) == load_vision_config(str(file)) == VisionConfig(image_size=(8, 12), patch_size=4)
-    with pytest.raises(UserError, match="no configuration 'vit_huge': give the path of a YAML file .* did you mean the preset vit_base"):
+    with pytest.raises(UserError, match=r"no configuration 'vit_huge': .* did you mean the preset vit_base"):
         load_vision_config("vit_huge")
 
 

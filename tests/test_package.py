@@ -47,7 +47,7 @@ def test_the_wheel_works_on_its_own(installed: Path, tmp_path: Path):
     assert str(ROOT / "geminiq") not in where
     code = "from geminiq.utils.config import *; print([load_config(name).model.d_model for name in preset_names()])"
     presets = run(installed / "python", "-c", code, folder=tmp_path)
-    assert presets.strip() == "[1024, 768, 384, 192, 192]"
+    assert presets == run(sys.executable, "-c", code, folder=ROOT) and presets.count(",") >= 4
     run(installed / "geminiq", "train", "--config", "tiny", *SMALL, folder=tmp_path)
     written = run(installed / "geminiq", "generate", "--checkpoint", "runs/tiny", "--prompt", "The ", folder=tmp_path)
     assert written.startswith("The ")

@@ -97,13 +97,17 @@ def test_weights_are_those_of_bloom(n_heads: int, n_tokens: int, n_padding: int,
 
 
 def test_the_configuration_chooses_pairing_and_scaling():
-    config = ModelConfig(rope_interleaved=True, rope_scaling={"type": "llama3", "factor": 8, "original_max_position_embeddings": 64})
+    scaling = {"type": "llama3", "factor": 8, "original_max_position_embeddings": 64}
+    config = ModelConfig(rope_interleaved=True, rope_scaling=scaling)
     rope = RotaryEmbedding.from_config(config)
     assert rope.interleaved and rope.scaling == Llama3Scaling(8, 1.0, 4.0, 64)
+    config = ModelConfig(max_seq_len=256, rope_scaling={"type": "yarn", "factor": 4, "beta_fast": 16})
+    assert RotaryEmbedding.from_config(config).scaling == YaRNScaling(4, 64, beta_fast=16)
 
 
 @pytest.mark.parametrize("wrong", [{"type": "lamma3", "factor": 2}, {"type": "linear", "factor": 0.5},
-                                   {"type": "llama3", "factor": 2, "low_freq_factor": 4, "high_freq_factor": 1}, {"type": "linear"}])
+                                   {"type": "llama3", "factor": 2, "low_freq_factor": 4, "high_freq_factor": 1},
+                                   {"type": "yarn", "factor": 2, "beta_fast": 1, "beta_slow": 2}, {"type": "linear"}])
 def test_a_wrong_scaling_is_refused(wrong: dict):
     with pytest.raises((UserError, ValueError)) as error:
         ModelConfig(rope_scaling=wrong)

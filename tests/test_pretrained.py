@@ -29,7 +29,7 @@ from geminiq.models.transformer import Transformer
 from geminiq.training.losses import build_objective, cross_entropy_loss
 from geminiq.training.optimizer import configure_optimizer
 from geminiq.training.trainer import train_step
-from geminiq.utils.device import make_generator
+from geminiq.utils.device import UserError, make_generator
 
 VOCAB, LENGTH = 61, 20
 SHAPE = {"vocab_size": VOCAB, "max_position_embeddings": 48, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -42,6 +42,8 @@ EACH_ITS_OWN = {"num_key_value_heads": 4}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 24, "rope_theta": 500.0}
 LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 12, "rope_theta": 500.0}
+OWN_YARN = YARN | {"beta_fast": 4.0, "beta_slow": 0.5, "attention_factor": 1.3}
 WINDOW = {"sliding_window": 5}
 CAPS = {"attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.0, "query_pre_attn_scalar": 7}
 GEMMA = {"head_dim": 8, **WINDOW}
@@ -62,6 +64,7 @@ CASES = [
     Case("Llama", "2: grouped, tied", {**SHAPE, "tie_word_embeddings": True}),
     Case("Llama", "3: scaled", {**SHAPE, "rope_parameters": LLAMA3}),
     Case("Llama", "scaled evenly", {**SHAPE, "rope_parameters": LINEAR}),
+    Case("Llama", "scaled by YaRN", {**SHAPE, "rope_parameters": YARN}),
     Case("Llama", "biases, odd", SHAPE | ODD | {"attention_bias": True, "mlp_bias": True}),
     Case("Llama", "biases in attention alone", SHAPE | ALONE | {"attention_bias": True}),
     Case("Mistral", "window", SHAPE | WINDOW), Case("Mistral", "no window", SHAPE | {"sliding_window": None}),
@@ -75,6 +78,7 @@ CASES = [
     Case("Qwen3", "windows in later layers, tied",
          SHAPE | WINDOW | {"head_dim": 8, "use_sliding_window": True, "max_window_layers": 1, "tie_word_embeddings": True}),
     Case("Qwen3", "biases, odd, scaled", SHAPE | ODD | {"attention_bias": True, "rope_parameters": LLAMA3}),
+    Case("Qwen3", "YaRN of its own", SHAPE | {"head_dim": 10, "rope_parameters": OWN_YARN}),
     Case("Qwen3Moe", "shares of all", SHAPE | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
                                                "head_dim": 8}),
     Case("Qwen3Moe", "shares of the chosen, a plain layer",
@@ -235,3 +239,35 @@ def test_float32(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     tokens, _ = texts()
     with torch.no_grad():
         assert relative(ours(tokens), theirs(tokens).logits) < 1e-5
+
+
+LONGER = {"linear": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0},
+          "yarn": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 10000.0, "original_max_position_embeddings": 12}}
+
+
+@pytest.mark.parametrize("method", LONGER)
+def test_lengthened_is_what_transformers_makes_of_the_same_scaling(method: str, tmp_path: Path) -> None:
+    "Weights published for 12 positions; both read and write texts of 48."
+    short = Case("Llama", "short", SHAPE | {"max_position_embeddings": 12})
+    theirs = reference(Case("Llama", "long", SHAPE | {"rope_parameters": LONGER[method]}))
+    reference(short).save_pretrained(tmp_path / "published")
+    ours = load_pretrained(tmp_path / "published", max_seq_len=48, rope_scaling=method).model
+    assert ours.config.max_seq_len == 48 and ours.config.rope_scaling.factor == 4
+    tokens, mask = texts()
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    with torch.no_grad():
+        logits = theirs(tokens, attention_mask=mask.long(), position_ids=positions).logits
+    assert relative(ours(tokens, mask)[mask], logits[mask]) < 1e-9
+    written = theirs.generate(tokens, attention_mask=mask.long(), do_sample=False, max_new_tokens=28)[:, LENGTH:]
+    for use_cache in (True, False):
+        how = {"sampling": Sampling(temperature=0), "attention_mask": mask, "use_cache": use_cache}
+        assert torch.equal(generate(ours, tokens, 28, **how), written)
+
+
+def test_lengthening_is_for_models_that_write(tmp_path: Path) -> None:
+    reference(Case("Llama", "short", SHAPE)).save_pretrained(tmp_path / "published")
+    with pytest.raises(UserError, match="rope_scaling 'yarn' needs a max_seq_len"):
+        load_pretrained(tmp_path / "published", rope_scaling="yarn")
+    reference(Case("GPT2", "tied", GPT2)).save_pretrained(tmp_path / "learned")
+    with pytest.raises(UserError, match="pos_encoding learned has learned 48 positions and knows none beyond"):
+        load_pretrained(tmp_path / "learned", max_seq_len=96)

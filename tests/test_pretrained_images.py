@@ -196,7 +196,8 @@ def test_padding_on_the_right(pair: Pair) -> None:
     theirs = pair.theirs(**told, position_ids=(told["attention_mask"].cumsum(-1) - 1).clamp(min=0)).logits
     right = torch.stack([torch.cat([row[row_mask], row[~row_mask]]) for row, row_mask in zip(tokens, mask, strict=True)])
     ours = pair.ours(right, shown, mask.flip(1))[mask.flip(1)]
-    places = expand_image_tokens(tokens, IMAGE, pair.ours.get_image_features(shown[:1]).shape[1], mask).places[..., None].expand(-1, -1, theirs.shape[-1])
+    row = expand_image_tokens(tokens, IMAGE, pair.ours.get_image_features(shown[:1]).shape[1], mask)
+    places = row.places[..., None].expand(-1, -1, theirs.shape[-1])
     assert relative(ours, theirs.gather(1, places)[mask]) < 1e-9
 
 

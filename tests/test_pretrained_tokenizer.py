@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import mypy.api
 import pytest
 import sentencepiece
 import tokenizers
@@ -576,3 +577,14 @@ def test_without_the_extra(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r'jinja2.sandbox: pip install "geminiq\[hub\]"'):
         tokenizer.apply_chat_template([{"role": "user", "content": "x"}])
     save_tokenizer(OURS, tmp_path / "ours")
+
+
+def test_both_tokenizers_are_tokenizers(tmp_path: Path):
+    "As the type checker sees it: whatever takes a Tokenizer takes each of them."
+    (tmp_path / "check.py").write_text("from geminiq.data.pretrained_tokenizer import PretrainedTokenizer\n"
+                                       "from geminiq.data.tokenizer import BPETokenizer, Tokenizer\n"
+                                       "ours: type[Tokenizer] = BPETokenizer\n"
+                                       "theirs: type[Tokenizer] = PretrainedTokenizer\n")
+    options = ["--follow-imports=silent", "--config-file=", "--cache-dir", str(tmp_path / "cache")]
+    found, _, status = mypy.api.run([*options, str(tmp_path / "check.py")])
+    assert status == 0, found

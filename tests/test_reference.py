@@ -121,14 +121,14 @@ def rename(name: str, parts: dict[str, str]) -> str:
 
 
 def gpt2(n_heads: int = 4, tied: bool = True, attention: str = "sdpa") -> Pair:
-    """GPT-2 twice; GELU with the error function, as in geminiq."""
+    """GPT-2 twice, with its own approximation of GELU."""
     reference = GPT2Config(vocab_size=VOCAB, n_positions=CONTEXT, n_embd=D_MODEL, n_layer=LAYERS,
-                           n_head=n_heads, n_inner=D_FF, activation_function="gelu", layer_norm_epsilon=EPS,
+                           n_head=n_heads, n_inner=D_FF, activation_function="gelu_new", layer_norm_epsilon=EPS,
                            tie_word_embeddings=tied, bos_token_id=None, eos_token_id=None,
                            attn_implementation=attention)
     config = ModelConfig(vocab_size=VOCAB, max_seq_len=CONTEXT, d_model=D_MODEL, n_layers=LAYERS,
                          n_heads=n_heads, d_ff=D_FF, norm_type="layernorm", norm_eps=EPS, ffn_type="standard",
-                         pos_encoding="learned", bias=True, tie_embeddings=tied)
+                         activation="gelu_tanh", pos_encoding="learned", bias=True, tie_embeddings=tied)
     return Pair(GPT2LMHeadModel(reference), config, from_gpt2)
 
 

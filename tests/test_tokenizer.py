@@ -1,10 +1,14 @@
 """The tokenizer, on texts nobody would think of."""
 
+import io
+
 import pytest
+import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geminiq.data.tokenizer import BPETokenizer, train_tokenizer
+from geminiq.data.tokenizer import BPETokenizer, train_tokenizer, train_tokenizer_apart
+from geminiq.utils.device import UserError
 
 TEXT = "The quick brown fox jumps over the lazy dog.\n\n    def f(x):\n        return x  # naïve\n"
 TOKENIZER = train_tokenizer([TEXT] * 20, vocab_size=360)
@@ -18,6 +22,28 @@ def test_decoding_gives_back_the_text(text: str):
     assert TOKENIZER.decode(ids) == text
     assert all(0 <= i < TOKENIZER.vocab_size for i in ids)
     assert not {TOKENIZER.pad_id, TOKENIZER.bos_id, TOKENIZER.eos_id, *TOKENIZER.chat_ids.values()} & set(ids)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(strange | st.text(" \n.ab"))
+def test_encoding_word_by_word_gives_the_tokens_of_encoding_at_once(text: str):
+    text = text.replace("▁", "")
+    assert TOKENIZER.encode(text) == TOKENIZER._pieces.encode(text)
+
+
+def test_a_tokenizer_that_changes_spaces_is_not_used_word_by_word():
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter([TEXT] * 20), model_writer=model, model_type="bpe",
+                                             vocab_size=300, byte_fallback=True, minloglevel=2)
+    tokenizer = BPETokenizer(model.getvalue())
+    plain = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    assert tokenizer.encode("  The quick  fox") == plain.encode("  The quick  fox")
+
+
+def test_learning_in_a_process_of_its_own_gives_the_same():
+    assert train_tokenizer_apart([TEXT] * 20, 360).model == TOKENIZER.model
+    with pytest.raises(UserError, match="vocab_size 100 has no room"):
+        train_tokenizer_apart([TEXT] * 20, 100)
 
 
 @settings(max_examples=500, deadline=None)

@@ -15,8 +15,7 @@ from ..data.dataloader import train_loader
 from ..data.dataset import TextDataset
 from ..models.transformer import Transformer
 from ..training.optimizer import configure_optimizer
-from ..training.losses import Objective
-from ..training.trainer import train_step
+from ..training.trainer import Objective, train_step
 from ..utils.config import ModelConfig
 from ..utils.device import make_generator
 from ..utils.visualization import Picture
@@ -39,7 +38,7 @@ def losses(changes: dict,       # what to set in the model's configuration
     model = Transformer(ModelConfig(**settings | changes), make_generator(seed))
     optimizer = configure_optimizer(model, learning_rate=3e-3, weight_decay=0.1, betas=(0.9, 0.95))
     objective, batches = Objective(model), islice(train_loader(data, 16, seed), steps)
-    return [train_step(objective, optimizer, [batch]).loss for batch in batches]
+    return [train_step(objective, optimizer, [batch], gradient_clip=1.0).loss for batch in batches]
 
 # %% ../../nbs/museum/01_comparison.ipynb #09b319d8
 def compare(choices: dict[str, dict],  # a name for each version: what it sets in the model's configuration

@@ -15,6 +15,7 @@ import re
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,22 +49,6 @@ class Document(NamedTuple):
         "The text before and after the end of a paragraph near a position."
         cut = _cut_at_paragraph(self.text, position)
         return Document(self.title, self.text[:cut]), Document(self.title, self.text[cut:])
-
-# %% ../../nbs/02_corpus.ipynb #cut-blocks-01
-def _cut_blocks(blocks: Iterable[str],
-                size: int,        # characters
-                ) -> Iterator[str]:
-    "The same text in pieces of at most `size` characters, each cut after a paragraph, else a line, else a word."
-    rest = ""
-    for block in blocks:
-        rest += block
-        while len(rest) > size:
-            ends = (rest.rfind(end, 0, size) + len(end) for end in ("\n\n", "\n", " ") if end in rest[:size])
-            cut = next(ends, size)
-            yield rest[:cut]
-            rest = rest[cut:]
-    if rest:
-        yield rest
 
 # %% ../../nbs/02_corpus.ipynb #1bef4f7f
 def _describe(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef,   # parsed
@@ -107,6 +92,32 @@ def _module_manual(path: Path) -> Document | None:
         return None
     name = ".".join(path.relative_to(sysconfig.get_path("stdlib")).with_suffix("").parts).removesuffix(".__init__")
     return Document(name, f"module {name}\n\n" + "\n\n".join(_describe(tree)))
+
+# %% ../../nbs/02_corpus.ipynb #b2cf09f6
+def _cut_at_paragraph(text: str,
+                      position: int,  # where we would like to cut, in characters
+                      ) -> int:
+    "The first end of a paragraph at or after `position`, else of a line, else of a word, else `position` itself."
+    for end in (r"\n\r?\n", r"\n", " "):
+        if found := re.compile(end).search(text, position):
+            return found.end()
+    return position
+
+# %% ../../nbs/02_corpus.ipynb #cut-blocks-01
+def _cut_blocks(blocks: Iterable[str],
+                size: int,        # characters
+                ) -> Iterator[str]:
+    "The same text in pieces of at most `size` characters, each cut after a paragraph, else a line, else a word."
+    rest = ""
+    for block in blocks:
+        rest += block
+        while len(rest) > size:
+            ends = (rest.rfind(end, 0, size) + len(end) for end in ("\n\n", "\n", " ") if end in rest[:size])
+            cut = next(ends, size)
+            yield rest[:cut]
+            rest = rest[cut:]
+    if rest:
+        yield rest
 
 # %% ../../nbs/02_corpus.ipynb #text-file-01
 class TextFile(NamedTuple):
@@ -191,16 +202,6 @@ def _has_text(source: Source) -> bool:
     "Whether it has more than white space."
     return any(piece.strip() for piece in source.pieces())
 
-# %% ../../nbs/02_corpus.ipynb #b2cf09f6
-def _cut_at_paragraph(text: str,
-                      position: int,  # where we would like to cut, in characters
-                      ) -> int:
-    "The first end of a paragraph at or after `position`, else of a line, else of a word, else `position` itself."
-    for end in (r"\n\r?\n", r"\n", " "):
-        if found := re.compile(end).search(text, position):
-            return found.end()
-    return position
-
 # %% ../../nbs/02_corpus.ipynb #2a5b5cc0
 def ngrams(paragraphs: list[str],
            n: int = 13,           # words in a run
@@ -208,37 +209,54 @@ def ngrams(paragraphs: list[str],
     "Hashes of all runs of `n` words inside paragraphs; a shorter paragraph counts as a whole."
     paragraphs = [text if text.isascii() else _WHITE_SPACE.sub(" ", text) for text in paragraphs]
     words, starts = _hash_words("\n\n".join(paragraphs).encode())
-    begins = np.cumsum([0] + [len(text) if text.isascii() else len(text.encode()) for text in paragraphs[:-1]])
-    home = np.searchsorted(begins + 2 * np.arange(len(begins)), starts, side="right") - 1   # each word's paragraph
-    last = np.cumsum(np.bincount(home, minlength=len(paragraphs)))[home]                     # the word behind it
-    position = np.arange(len(words))
-    left = last - position                                           # words up to the end of the paragraph
-    first = np.concatenate(([True], home[1:] != home[:-1]))[:len(words)]
-    position = position[(left >= n) | first]                         # here a run begins
-    length = np.minimum(left[position], n)
-    hashes = length.astype(np.uint64)
-    for k in range(n):
-        inside = length > k
-        hashes[inside] = hashes[inside] * _FACTOR + words[position[inside] + k]
-    return _mix(hashes), home[position]
+    sizes = [len(text) if text.isascii() else len(text.encode()) for text in paragraphs]
+    ends = np.cumsum(sizes) + 2 * np.arange(len(sizes))
+    behind = np.searchsorted(starts, ends)                    # for each paragraph, the number of the word behind it
+    n_words = np.diff(behind, prepend=0)
+    home = np.repeat(np.arange(len(paragraphs)), n_words)     # each word's paragraph
+    runs = _combine([words[k:len(words) - n + 1 + k] for k in range(n)]) if len(words) >= n else words[:0]
+    complete = home[:len(runs)] == home[len(words) - len(runs):]   # first and last word are of one paragraph
+    short = np.flatnonzero((n_words > 0) & (n_words < n))
+    of_length = [short[n_words[short] == length] for length in range(1, n)]
+    wholes = [_combine([words[(behind - n_words)[numbers] + k] for k in range(length)])
+              for length, numbers in enumerate(of_length, 1)]
+    return np.concatenate([runs[complete], *wholes]), np.concatenate([home[:len(runs)][complete], *of_length])
+
+
+def _combine(columns: list[np.ndarray]) -> np.ndarray:
+    "A hash of each run of words, given the first word of all runs, the second of all …"
+    hashes = np.full(len(columns[0]), len(columns), np.uint64)
+    for column in columns:
+        hashes *= _FACTOR
+        hashes += column
+    return _mix(hashes)
+
+
+def _hash_words(text: bytes) -> tuple[np.ndarray, np.ndarray]:   # hashes, and where each word begins
+    "A 64-bit hash of each word: its bytes are the digits of a number, modulo 2⁶⁴, found as a difference of running sums."
+    letters = np.frombuffer(text, np.uint8)
+    borders = np.flatnonzero(np.diff(_IS_SPACE[letters], prepend=True, append=True))
+    starts, ends = borders[::2], borders[1::2]
+    powers, inverse = _powers(len(text).bit_length())
+    sums = np.concatenate((np.zeros(1, np.uint64), np.cumsum(_DIGITS[letters] * powers[:len(letters)])))
+    return _mix((sums[ends] - sums[starts]) * inverse[starts]), starts
 
 
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _WHITE_SPACE = re.compile(r"[^\S\n]")
 _IS_SPACE = np.array([chr(byte).isspace() and byte < 128 for byte in range(256)])
+_DIGITS = np.arange(1, 257, dtype=np.uint64)
 
 
-def _hash_words(text: bytes) -> tuple[np.ndarray, np.ndarray]:   # hashes, and where each word begins
-    "A 64-bit hash of each word: its bytes as the digits of a number, modulo 2⁶⁴."
-    letters = np.frombuffer(text, np.uint8)
-    blank = _IS_SPACE[letters]
-    starts = np.flatnonzero(~blank & np.concatenate(([True], blank[:-1]))[:len(blank)])
-    if not len(starts):
-        return np.zeros(0, np.uint64), starts
-    digits = np.where(blank, 0, letters + np.uint64(1))[starts[0]:]
-    place = np.arange(len(digits)) - np.repeat(starts - starts[0], np.diff(starts, append=len(letters)))
-    powers = np.multiply.accumulate(np.full(place.max() + 1, _FACTOR))
-    return _mix(np.add.reduceat(digits * powers[place], starts - starts[0])), starts
+@lru_cache(maxsize=2)
+def _powers(bits: int) -> tuple[np.ndarray, np.ndarray]:
+    "The first 2ᵇⁱᵗˢ powers of the factor and of its inverse modulo 2⁶⁴."
+    inverse = pow(int(_FACTOR), -1, 2**64)
+    table = np.ones((2, 2**bits), np.uint64)
+    table[0, 1:] = _FACTOR
+    table[1, 1:] = np.uint64(inverse)
+    powers = np.multiply.accumulate(table, axis=1)
+    return powers[0], powers[1]
 
 
 def _mix(hashes: np.ndarray) -> np.ndarray:
@@ -248,7 +266,7 @@ def _mix(hashes: np.ndarray) -> np.ndarray:
     return hashes ^ (hashes >> np.uint64(31))
 
 # %% ../../nbs/02_corpus.ipynb #decontaminate-02
-BATCH = 2**24   # characters of held-out text that are compared in one reading of the training text
+BATCH = 3 * 2**23   # characters of held-out text that are compared in one reading of the training text
 
 
 def decontaminate(held_out: Iterable[Source],

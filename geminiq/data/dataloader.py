@@ -11,7 +11,7 @@ import hashlib
 import os
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import count, islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 from platformdirs import user_cache_path
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
 from .corpus import Source, decontaminate, hold_out, open_corpus, sample_text
@@ -91,21 +91,23 @@ class ShuffledBatchSampler(Sampler[list[int]]):
         return map(self.batch, count(self.start))
 
 # %% ../../nbs/workshop/dataloader.ipynb #eaf9bef4
-def train_loader(dataset: Dataset,
+def train_loader(dataset: TextDataset,
                  batch_size: int,  # B
                  seed: int,
                  start: int = 0,   # the number of batches read already
                  ) -> DataLoader:  # of inputs (B, T) and targets (B, T)
     "Endless shuffled batches, from batch number `start` on."
     order = ShuffledBatchSampler(len(dataset), batch_size, seed, start)
-    return DataLoader(dataset, batch_sampler=order, collate_fn=getattr(dataset, "collate", collate), generator=make_generator(seed))
+    stack = getattr(dataset, "collate", collate)   # examples that are not text may have their own way
+    return DataLoader(dataset, batch_sampler=order, collate_fn=stack, generator=make_generator(seed))
 
 
-def eval_loader(dataset: Dataset,
+def eval_loader(dataset: TextDataset,
                 batch_size: int,   # B
                 ) -> DataLoader:   # of inputs (B, T) and targets (B, T), the last batch maybe smaller
     "Every window once, in order."
-    return DataLoader(dataset, batch_size=batch_size, collate_fn=getattr(dataset, "collate", collate), generator=make_generator(0))
+    stack = getattr(dataset, "collate", collate)
+    return DataLoader(dataset, batch_size=batch_size, collate_fn=stack, generator=make_generator(0))
 
 # %% ../../nbs/workshop/dataloader.ipynb #prepare-01
 class Data(NamedTuple):
@@ -197,7 +199,7 @@ def _write_documents(path: Path, documents: Iterable[Source], tokenizer: Tokeniz
         return write_tokens(path, parts, tokenizer.vocab_size)
 
 
-def _encode_documents(documents: Iterable[Source], tokenizer: Tokenizer, workers: int, size: int) -> Iterator[array]:
+def _encode_documents(documents: Iterable[Source], tokenizer: Tokenizer, workers: int, size: int) -> Generator[array, None, None]:
     "The tokens of all documents, a piece at a time, with the end-of-text token after each document."
     is_last: deque[bool] = deque()   # of the pieces under way, whether a document ends there
 

@@ -9,10 +9,8 @@ __all__ = ['HEADER', 'IGNORE_INDEX', 'pack', 'TextDataset', 'TokenFile', 'write_
 import hashlib
 import json
 import os
-from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import numpy as np
 import torch
@@ -31,7 +29,8 @@ def pack(texts: Iterable[str],
     ids = []
     for text in texts:
         ids += tokenizer.encode(text)
-        ids.append(tokenizer.eos_id)
+        if tokenizer.eos_id is not None:
+            ids.append(tokenizer.eos_id)
     return torch.tensor(ids, dtype=torch.long)
 
 # %% ../../nbs/05_dataset.ipynb #1da728e8
@@ -98,8 +97,8 @@ class TokenFile:
 
 
 def write_tokens(path: str | Path,
-                 parts: Iterable[array],   # of token ids, as `encode_all` gives them
-                 vocab_size: int,          # V: decides between 2 and 4 bytes for a token
+                 parts: Iterable[Sequence[int]],   # of token ids, as `encode_all` gives them
+                 vocab_size: int,                  # V: decides between 2 and 4 bytes for a token
                  ) -> TokenFile:
     "Write a row of tokens; the file is there when it is complete, and not before."
     path = Path(path)
@@ -107,8 +106,9 @@ def write_tokens(path: str | Path,
     dtype = np.dtype(id_type(vocab_size)).newbyteorder("<")
     length = 0
     digest = hashlib.sha256()
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-        try:
+    unfinished = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        with unfinished.open("wb") as file:
             file.write(b" " * HEADER)
             for part in parts:
                 content = np.asarray(part, dtype).tobytes()
@@ -120,11 +120,9 @@ def write_tokens(path: str | Path,
             file.write(json.dumps(header).encode().ljust(HEADER - 1) + b"\n")
             file.flush()
             os.fsync(file.fileno())
-            file.close()
-            os.replace(file.name, path)
-        finally:
-            file.close()
-            Path(file.name).unlink(missing_ok=True)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return TokenFile(path, check=False)
 
 # %% ../../nbs/05_dataset.ipynb #7cca080d

@@ -23,7 +23,8 @@ SHAPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "circle": lambda x, y: torch.hypot(x, y) - 1,
     "square": lambda x, y: torch.maximum(x.abs(), y.abs()) - 0.85,
     "triangle": lambda x, y: torch.maximum(y - 0.75, (2 * x.abs() - y - 1) / 5**0.5),
-    "cross": lambda x, y: torch.maximum(torch.maximum(x.abs(), y.abs()) - 0.95, torch.minimum(x.abs(), y.abs()) - 0.3),
+    "cross": lambda x, y: torch.maximum(torch.maximum(x.abs(), y.abs()) - 0.95,
+                                        torch.minimum(x.abs(), y.abs()) - 0.3),
     "ring": lambda x, y: (torch.hypot(x, y) - 0.7).abs() - 0.3,
     "bar": lambda x, y: torch.maximum(x.abs() - 0.95, y.abs() - 0.3),
 }
@@ -55,7 +56,7 @@ def render(scenes: Scenes,
     ink = (0.5 - distance * size[:, None] * cell).clamp(0, 1)[:, None]              # (m, 1, cell, cell)
     cells = scenes.paper[:, None, :, None, None].repeat(1, 4, 1, cell, cell)        # (n, 4, 3, cell, cell)
     cells[full] = torch.lerp(cells[full], scenes.rgb[full][..., None, None], ink)
-    rows = cells.unflatten(1, (2, 2)).permute(0, 3, 1, 4, 2, 5)                     # (n, 3, row, y, column, x)
+    rows = cells.unflatten(1, (2, 2)).permute(0, 3, 1, 4, 2, 5)                 # (n, 3, row, y, column, x)
     return rows.reshape(len(cells), 3, 2 * cell, 2 * cell)
 
 # %% ../../nbs/25_scenes.ipynb #723aa32d
@@ -68,8 +69,8 @@ def colour_shape_pairs(held_out: bool,   # True: those that never occur in train
 
 def sample_scenes(n: int,
                   generator: torch.Generator,
-                  held_out: bool = False,        # True: each scene holds an object with a held-out combination
-                  n_others: int = 3,             # at most so many objects with it
+                  held_out: bool = False,   # True: each scene holds an object with a held-out combination
+                  n_others: int = 3,        # at most so many objects with it
                   ) -> Scenes:
     "Random scenes of at least one object."
     pairs = colour_shape_pairs(held_out)
@@ -103,9 +104,10 @@ def _place(target: Tensor,     # (n, 2) colour and shape
     pair = torch.where((order < n_targets[:, None])[..., None], own, other)                     # (n, 4, 2)
     pair = pair.masked_fill((order >= n_objects[:, None])[..., None], -1)
     size = uniform(0.34, 0.44, 4)
-    shift = (0.46 - size)[..., None] * uniform(-1, 1, 4, 2)                       # never over the edge of its cell
+    shift = (0.46 - size)[..., None] * uniform(-1, 1, 4, 2)   # never over the edge of its cell
     rgb = torch.tensor(list(COLOURS.values()))[pair[..., 0]] + uniform(-0.08, 0.08, 4, 3)
-    return Scenes(*pair.unbind(-1), size, shift, rgb.clamp(0, 1), uniform(0.85, 1, 3)), order
+    colour, shape = pair.unbind(-1)
+    return Scenes(colour, shape, size, shift, rgb.clamp(0, 1), uniform(0.85, 1, 3)), order
 
 # %% ../../nbs/25_scenes.ipynb #562dab05
 CAPTIONS = ["{}.", "The picture shows {}.", "I see {}.", "Look: {}."]
@@ -114,7 +116,7 @@ _COLOURS, _SHAPES = list(COLOURS), list(SHAPES)
 
 def write_captions(scenes: Scenes,
                    generator: torch.Generator,   # draws the wording and the order
-                   both: bool = True,            # colour and shape of each thing; False: one of them, by chance
+                   both: bool = True,   # colour and shape of each thing; False: one of them, by chance
                    ) -> list[str]:
     "A sentence for each scene that says what is where."
     n = len(scenes.shape)
@@ -122,7 +124,8 @@ def write_captions(scenes: Scenes,
     order = torch.rand(n, 4, generator=generator).argsort(1)
     by_colour = torch.rand(n, 4, generator=generator) < 0.5
     parts = (scenes.colour, scenes.shape, by_colour, order, wording)
-    return [_caption(*row, both) for row in zip(*(part.tolist() for part in parts), strict=True)]
+    rows = zip(*(part.tolist() for part in parts), strict=True)
+    return [_caption(colours, shapes, by, cells, words, both) for colours, shapes, by, cells, words in rows]
 
 
 def _caption(colours: list[int],     # of the four cells
@@ -167,8 +170,8 @@ class VisualQuestions(NamedTuple):
 
 def sample_questions(n: int,
                      generator: torch.Generator,
-                     held_out: bool = False,     # True: about objects whose combination never occurs in training
-                     n_others: int = 3,          # at most so many objects with those that are asked about; 0: none
+                     held_out: bool = False,   # True: about objects whose combination training never shows
+                     n_others: int = 3,        # at most so many objects beside those that are asked about
                      shares: Sequence[float] = (1, 1, 1, 1),   # of colour, shape, count, place; any sum
                      ) -> VisualQuestions:
     "Random questions whose words do not betray the answer, and scenes to which the answers are true."
@@ -176,16 +179,18 @@ def sample_questions(n: int,
         raise UserError(f"shares {shares} must be {len(QUESTIONS)} numbers, for {', '.join(QUESTIONS)}: "
                         f"none below 0, not all 0")
     pairs = colour_shape_pairs(held_out)
-    target = pairs[torch.randint(len(pairs), (n,), generator=generator)]                                  # (n, 2)
-    kind = torch.multinomial(torch.tensor(shares, dtype=torch.float), n, replacement=True, generator=generator)
+    target = pairs[torch.randint(len(pairs), (n,), generator=generator)]   # (n, 2)
+    weights = torch.tensor(shares, dtype=torch.float)
+    kind = torch.multinomial(weights, n, replacement=True, generator=generator)
     wording, description = torch.randint(3, (2, n), generator=generator)
     is_count = kind == KINDS.index("count")
-    by = torch.stack([description != 1, description != 0], dim=1) | ~is_count[:, None]    # colour, shape, or both
+    by = torch.stack([description != 1, description != 0], dim=1) | ~is_count[:, None]   # colour, shape
     n_answers = torch.tensor([len(COLOURS) + 1, len(SHAPES) + 1, len(NUMBER_WORDS), len(PLACES) + 1])
-    drawn = (torch.rand(n, generator=generator) * n_answers[kind]).long()         # the answer; 0: "does not say"
+    drawn = (torch.rand(n, generator=generator) * n_answers[kind]).long()   # the answer; 0: "does not say"
     n_targets = torch.where(is_count, drawn, drawn.clamp(max=1))
     scenes, order = _place(target, pairs, n_targets, by, n_others, generator)
-    cell = (order == torch.where(n_targets > 0, 0, 3)[:, None]).long().argmax(1)    # of a target, or one that is empty
+    first_or_last = torch.where(n_targets > 0, 0, 3)[:, None]
+    cell = (order == first_or_last).long().argmax(1)   # of a target, or one that is empty
     rows = zip(*(part.tolist() for part in (kind, wording, target, by, n_targets, cell)), strict=True)
     questions, answers, kinds = zip(*(_question(*row) for row in rows), strict=True)
     return VisualQuestions(scenes, list(questions), list(answers), list(kinds))

@@ -16,14 +16,14 @@ import subprocess
 import sys
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import IO, Protocol
 
 import sentencepiece
 
-# %% ../../nbs/04_tokenizer.ipynb #ba5e6891
+# %% ../../nbs/04_tokenizer.ipynb #protocol-01
 CHAT_TOKENS = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
 
 
@@ -31,10 +31,24 @@ class Tokenizer(Protocol):
     "What every tokenizer can do; `BPETokenizer` is ours, and a later lesson reads those of published models."
     vocab_size: int        # V
     pad_id: int            # fills up shorter texts
-    bos_id: int | None     # begins a text, where there is such a token
-    eos_id: int | None     # ends one
     start_ids: list[int]   # what comes before a text
     stop_ids: list[int]    # any of them ends it
+
+    @property
+    def bos_id(self) -> int | None:
+        "Begins a text, where there is such a token."
+
+    @property
+    def eos_id(self) -> int | None:
+        "Ends a text, where there is such a token."
+
+    @property
+    def bos_id(self) -> int | None:
+        "The token that begins a text, where there is one."
+
+    @property
+    def eos_id(self) -> int | None:
+        "The token that ends a text, where there is one."
 
     def encode(self, text: str) -> list[int]:
         "Token ids of a text."
@@ -51,7 +65,7 @@ class Tokenizer(Protocol):
     def pieces(self, ids: Iterable[int]) -> list[str]:
         "Each token as a label, with ▁ for a space."
 
-
+# %% ../../nbs/04_tokenizer.ipynb #ba5e6891
 class BPETokenizer:
     "Byte-pair encoding by a SentencePiece model: text to token ids and back, without loss."
 
@@ -86,7 +100,7 @@ class BPETokenizer:
 
     def _learn(self, word: str) -> list[int]:
         "Token ids of a word, remembered; now and then all is forgotten, so that memory has a bound."
-        if len(self._known) >= 2**16:
+        if len(self._known) >= 2**15:
             self._known.clear()
         ids = self._pieces.encode(word)
         if len(word) < 64:
@@ -176,7 +190,7 @@ def _explain(message: str,     # SentencePiece's own words
 def encode_all(tokenizer: Tokenizer,
                texts: Iterable[str],
                workers: int = 0,          # processes beside this one; they help only a `BPETokenizer`
-               ) -> Iterator[array]:      # of whole numbers, 2 bytes each if they fit, else 4
+               ) -> Generator[array, None, None]:   # of whole numbers, 2 bytes each if they fit, else 4
     "Token ids of each text in turn; few texts are in memory at a time."
     if workers and isinstance(tokenizer, BPETokenizer):
         return _encode_with_workers(tokenizer, texts, workers)
@@ -188,7 +202,7 @@ def id_type(vocab_size: int) -> str:   # "H" for 2 bytes, "I" for 4, as in Pytho
     return "H" if vocab_size <= 2**16 else "I"
 
 
-def _encode_with_workers(tokenizer: BPETokenizer, texts: Iterable[str], workers: int) -> Iterator[array]:
+def _encode_with_workers(tokenizer: BPETokenizer, texts: Iterable[str], workers: int) -> Generator[array, None, None]:
     "Each thread talks to a process of its own; answers are given in the order of the texts."
     processes = [_start_worker("_work") for _ in range(workers)]
     for process in processes:
@@ -224,7 +238,7 @@ def _encode_with_workers(tokenizer: BPETokenizer, texts: Iterable[str], workers:
 
 def _start_worker(job: str) -> subprocess.Popen:
     "A Python of its own that does a job of this module, with nothing of this program but what is sent to it."
-    command = [sys.executable, "-c", f"from {__name__} import {job}; {job}()"]
+    command = [sys.executable, "-c", f"from geminiq.data.tokenizer import {job}; {job}()"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
@@ -233,19 +247,21 @@ def _work() -> None:
     "Answer each text that comes in with its token ids, until there are no more."
     "Answer each text that comes in with its token ids, until there are no more."
     signal.signal(signal.SIGINT, signal.SIG_IGN)   # Ctrl-C is for the program that asks
-    tokenizer = BPETokenizer(_receive(sys.stdin.buffer))
+    tokenizer = BPETokenizer(_receive(sys.stdin.buffer) or b"")
     while (text := _receive(sys.stdin.buffer)) is not None:
         _send(sys.stdout.buffer, array(id_type(tokenizer.vocab_size), tokenizer.encode(text.decode())).tobytes())
 
 
-def _send(pipe: BinaryIO, message: bytes) -> None:
+def _send(pipe: IO[bytes] | None, message: bytes) -> None:
     "Write a message, its length first."
+    assert pipe is not None
     pipe.write(len(message).to_bytes(8, "little") + message)
     pipe.flush()
 
 
-def _receive(pipe: BinaryIO) -> bytes | None:
+def _receive(pipe: IO[bytes] | None) -> bytes | None:
     "Read a message, or None if there are no more."
+    assert pipe is not None
     length = pipe.read(8)
     return pipe.read(int.from_bytes(length, "little")) if length else None
 
@@ -260,12 +276,12 @@ def train_tokenizer_apart(texts: Iterable[str],   # what to learn from
         _send(process.stdin, str(vocab_size).encode())
         for text in texts:
             _send(process.stdin, text.encode())
-        process.stdin.close()
+        process.stdin.close()   # type: ignore[union-attr]   # it is a pipe
         success, answer = _receive(process.stdout), _receive(process.stdout)
     finally:
         process.kill()
         process.wait()
-        process.stdout.close()
+        process.stdout.close()  # type: ignore[union-attr]
     if answer is None:
         raise RuntimeError(f"the process that learns a tokenizer has ended with exit code {process.returncode}")
     if success != b"yes":
@@ -276,7 +292,7 @@ def train_tokenizer_apart(texts: Iterable[str],   # what to learn from
 def _learn() -> None:
     "Read a vocabulary size and texts, and answer with a tokenizer, or with why there is none."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    vocab_size = int(_receive(sys.stdin.buffer))
+    vocab_size = int(_receive(sys.stdin.buffer) or 0)
     try:
         texts = iter(lambda: _receive(sys.stdin.buffer), None)
         answers = b"yes", train_tokenizer((text.decode() for text in texts), vocab_size).model

@@ -92,7 +92,8 @@ class WindowCache:
 
     def reorder(self, rows: Tensor) -> None:   # (B',) which rows of the batch go on, and in which order
         "Follow a batch whose rows were put in another order."
-        self._memory = self._memory[:, rows]
+        if self._memory is not None:
+            self._memory = self._memory[:, rows]
 
     def _moved(self, like: Tensor, T: int) -> Tensor:   # (2, B, K, capacity, E)
         "A memory with what is kept at its front, and room for the new and as much again."
@@ -315,7 +316,7 @@ def feature_map(x: Tensor) -> Tensor:
 class LinearState:
     "All that linear attention keeps of the past: two sums for each head."
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.length = 0
         self.weighted: Tensor | None = None   # Z (B, H, E, E): keys times values
         self.total: Tensor | None = None      # z (B, H, E): keys
@@ -330,7 +331,7 @@ class LinearState:
                slopes: Tensor | None = None,   # (H,) ALiBi's slope of each head
                ) -> Tensor:        # (B, H, C, E)
         "What a chunk takes from the past and from itself; the chunk becomes part of the past."
-        if self.weighted is None:
+        if self.weighted is None or self.total is None or self.position is None:   # the first chunk
             self.weighted = query.new_zeros(*key.shape[:2], key.shape[3], value.shape[3])
             self.total, self.position = torch.zeros_like(key[:, :, 0]), positions[:, 0]
         turned = query, key
@@ -355,19 +356,22 @@ class LinearState:
 
     def reorder(self, rows: Tensor) -> None:   # (B',) which rows of the batch go on, and in which order
         "Follow a batch whose rows were put in another order."
-        self.weighted, self.total, self.position = self.weighted[rows], self.total[rows], self.position[rows]
+        if self.weighted is not None and self.total is not None and self.position is not None:
+            self.weighted, self.total = self.weighted[rows], self.total[rows]
+            self.position = self.position[rows]
 
 
 class LinearAttention(CausalSelfAttention):
     "Causal self-attention with a state of constant size (Katharopoulos et al. 2020); dropout is on what heads answer."
-    chunk = 64      # C, positions computed together
+    chunk: int = 64   # C, positions computed together
 
     def new_cache(self) -> LinearState:
         "What this attention keeps while a text is written."
         return LinearState()
 
-    def forward(self, x: Tensor, rotation: Rotation | None = None, attention_mask: Tensor | None = None,
-                cache: LayerCache | None = None, slopes: Tensor | None = None) -> Tensor:   # (B, T, D)
+    def forward(self, x: Tensor, rotation: Rotation | None = None,   # type: ignore[override]
+                attention_mask: Tensor | None = None, cache: LayerCache | None = None,
+                slopes: Tensor | None = None) -> Tensor:   # (B, T, D)
         state, T = LinearState() if cache is None else cache, x.shape[1]
         if not isinstance(state, LinearState):
             raise ValueError(f"linear attention keeps a LinearState, not a {type(state).__name__}: ask new_cache for one")
@@ -412,6 +416,9 @@ class _Rules(NamedTuple):
     seed: int = 0                                            # decides which
 
 
+_NO_RULES = _Rules()
+
+
 class FlashAttentionSimulator(nn.Module):
     "Attention tile by tile, exact, counting what is read from and written to slow memory (Dao et al. 2022, Dao 2023)."
 
@@ -443,7 +450,7 @@ class FlashAttentionSimulator(nn.Module):
                query: Tensor,            # (…, T, E)
                key: Tensor,              # (…, S, E)
                value: Tensor,            # (…, S, E)
-               rules: _Rules = _Rules(),
+               rules: _Rules = _NO_RULES,
                ) -> tuple[Tensor, Tensor]:  # (…, T, E), and for the way back (…, T, 1): m + ln ℓ
         "The attention of each query, by running maximum and sum."
         output, logsum = torch.empty_like(query), torch.empty_like(query[..., :1])
@@ -471,7 +478,7 @@ class FlashAttentionSimulator(nn.Module):
                   output: Tensor,           # (…, T, E) as `attend` returned it
                   logsum: Tensor,           # (…, T, 1) as `attend` returned it
                   gradient: Tensor,         # (…, T, E) of the output
-                  rules: _Rules = _Rules(),
+                  rules: _Rules = _NO_RULES,
                   ) -> tuple[Tensor, Tensor, Tensor]:   # of query, key and value
         "The gradients, with the weights computed again tile by tile."
         d_query, d_key, d_value = torch.zeros_like(query), torch.empty_like(key), torch.empty_like(value)

@@ -156,7 +156,8 @@ class RotaryEmbedding(PositionalEncoding):
     def from_config(cls, config: ModelConfig) -> "RotaryEmbedding":
         wanted = config.rope_scaling
         scaling = None if wanted is None else ROPE_SCALINGS.build(wanted.type, wanted)
-        return cls(config.head_dim, config.rope_base, config.rope_interleaved, scaling)
+        head_dim = config.head_dim or config.d_model // config.n_heads
+        return cls(head_dim, config.rope_base, config.rope_interleaved, scaling)
 
 # %% ../../nbs/06_embeddings.ipynb #b0ac1279
 @dataclass(frozen=True)

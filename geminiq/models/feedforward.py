@@ -66,7 +66,7 @@ class FeedForward(nn.Module):
     def from_config(cls, config: ModelConfig) -> Self:
         "Built from a model configuration."
         activation = None if config.activation is None else ACTIVATIONS[config.activation]
-        return cls(config.d_model, config.d_ff, config.ffn_bias, config.dropout, activation)
+        return cls(config.d_model, config.d_ff, bool(config.ffn_bias), config.dropout, activation)
 
 # %% ../../nbs/08_feedforward.ipynb #7275787b
 class SwiGLU(FeedForward):

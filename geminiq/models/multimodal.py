@@ -27,6 +27,7 @@ from ..data.tokenizer import Tokenizer, train_tokenizer
 from ..generation.generate import generate
 from ..generation.sampling import Sampling
 from .attention import MultiHeadAttention
+from .embeddings import TokenEmbedding
 from .feedforward import FeedForward
 from .transformer import ModelCache, Transformer
 from .transformer_block import LayerNorm
@@ -48,7 +49,7 @@ class LinearProjector(nn.Module):
                  ):
         super().__init__()
         self.d_vision, self.d_model = d_vision, d_model
-        with torch.random.fork_rng([]):   # the parts draw first weights of their own; `init_by_fan_in` draws all anew
+        with torch.random.fork_rng([]):   # what the parts draw is drawn again below
             self.maps = nn.Sequential(*self.make_maps())
         init_by_fan_in(self, generator or make_generator(0))
 
@@ -71,9 +72,9 @@ class MLPProjector(LinearProjector):
 # %% ../../nbs/26_multimodal.ipynb #0cf194bc
 class ImageContext(NamedTuple):
     "What can be looked at, and which position may look at what of it."
-    features: Tensor              # (B, S, d_context)
-    mask: Tensor | None = None    # (B, T or 1, S) bool, True: may look; None: all
-    kept: dict | None = None      # keys and values that blocks have made of the features; None: nothing is kept
+    features: Tensor             # (B, S, d_context)
+    mask: Tensor | None = None   # (B, T or 1, S) bool, True: may look; None: all
+    kept: dict | None = None     # keys and values that blocks have made of the features; None: not kept
 
 
 class CrossAttentionBlock(nn.Module):
@@ -97,14 +98,14 @@ class CrossAttentionBlock(nn.Module):
 
     def forward(self,
                 x: Tensor,                             # (B, T, D)
-                context: ImageContext | None = None,   # None: what `look_at` has put here; without it, x passes
+                context: ImageContext | None = None,   # None: what `look_at` has put here, or nothing
                 ) -> Tensor:                           # (B, T, D)
         context = self.context if context is None else context
         if context is None:
             return x
         gates = (1.0, 1.0) if self.gates is None else self.gates.tanh()
         y = x + gates[0] * self._look(self.attention_norm(x), context)
-        if self.feed_forward is not None:
+        if self.feed_forward is not None and self.feed_forward_norm is not None:
             y = y + gates[1] * self.feed_forward(self.feed_forward_norm(y))
         return y if context.mask is None else torch.where(context.mask.any(-1, keepdim=True), y, x)
 
@@ -187,7 +188,10 @@ class Fusion(NamedTuple):
 
 
 FUSIONS: Registry[Fusion] = Registry(
-    "fusion", concat=Fusion(in_text=True), cross_attention=Fusion(mutual=True, place="between"), gated=Fusion(gated=True))
+    "fusion",
+    concat=Fusion(in_text=True),
+    cross_attention=Fusion(mutual=True, place="between"),
+    gated=Fusion(gated=True))
 
 
 class MultimodalFusion(nn.Module):
@@ -273,11 +277,11 @@ class VisionLanguageModel(nn.Module):
 
     def __init__(self,
                  vision_tower: VisionEncoder,
-                 projector: nn.Module,    # with `d_vision` and `d_model`: LinearProjector, MLPProjector, Resampler
+                 projector: nn.Module,    # has d_vision and d_model: LinearProjector, MLPProjector, Resampler
                  language_model: Transformer,
                  image_token_id: int,                        # stands for one image in the text
                  fusion: str = "concat",                     # a name in FUSIONS
-                 vision_feature_layer: int | None = None,    # see VisionEncoder.hidden_states; None: the output, normed
+                 vision_feature_layer: int | None = None,    # see its hidden_states; None: the output, normed
                  keep_cls: bool = False,                     # show CLS too, not only the patches
                  cross_every: int = 1,                       # cross-attention in every so many blocks
                  generator: torch.Generator | None = None,   # draws its first weights; None: seed 0
@@ -313,11 +317,11 @@ class VisionLanguageModel(nn.Module):
         if features is None:
             return self.language_model.hidden_states(tokens, attention_mask)
         if not self.fusion.in_text:
-            with look_at(self.language_model, self._context(tokens, features)):
+            with look_at(self.language_model, ImageContext(*self._context(tokens, features))):
                 return self.language_model.hidden_states(tokens, attention_mask)
         row = expand_image_tokens(tokens, self.image_token_id, features.shape[1], attention_mask)
-        embeds = merge_image_features(row.tokens, features, self.language_model.embedding, self.image_token_id)
-        x = self.language_model.hidden_states(row.tokens, row.attention_mask, inputs_embeds=embeds)   # (B, T', D)
+        embeds = merge_image_features(row.tokens, features, self.embedding, self.image_token_id)
+        x = self.language_model.hidden_states(row.tokens, row.attention_mask, inputs_embeds=embeds)
         return x.gather(1, row.places[..., None].expand(-1, -1, x.shape[-1]))
 
     def forward(self,
@@ -344,7 +348,7 @@ class VisionLanguageModel(nn.Module):
         return self.language_model.config
 
     @property
-    def embedding(self) -> nn.Module:
+    def embedding(self) -> TokenEmbedding:
         "The table of the words."
         return self.language_model.embedding
 
@@ -376,25 +380,26 @@ class VisionLanguageModel(nn.Module):
                             f"{given} images: give one for each")
         return None if images is None or not given else self.get_image_features(images)
 
-    def _context(self, tokens: Tensor, features: Tensor) -> ImageContext:
+    def _context(self, tokens: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         "The images of each row side by side; a position sees those whose tokens stand at or before it."
         so_far = (tokens == self.image_token_id).cumsum(1)               # (B, T) images up to here
         numbers = torch.arange(int(so_far.max()), device=tokens.device)
         rows = features.new_zeros(len(tokens), len(numbers), *features.shape[1:])
         rows[numbers < so_far[:, -1:]] = features
         mask = (numbers < so_far[..., None]).repeat_interleave(features.shape[1], dim=2)
-        return ImageContext(rows.flatten(1, 2), mask)                    # (B, m·n, D), (B, T, m·n)
+        return rows.flatten(1, 2), mask                                  # (B, S, D), (B, T, S), S = m·n
 
 
 def _check_widths(vision_tower: VisionEncoder, projector: nn.Module, language_model: Transformer) -> None:
     "Raise `UserError` unless the projector leads from one width to the other."
     seeing, speaking = vision_tower.config.d_model, language_model.config.d_model
     if (projector.d_vision, projector.d_model) != (seeing, speaking):
-        raise UserError(f"the projector maps a width of {projector.d_vision} to {projector.d_model}, but the vision "
-                        f"encoder is {seeing} wide and the language model {speaking}: build it for these")
+        raise UserError(f"the projector maps a width of {projector.d_vision} to {projector.d_model}, but the "
+                        f"vision encoder is {seeing} wide and the language model {speaking}: build it for "
+                        f"these")
 
 
-def _add_cross_attention(block: nn.Module, config: ModelConfig, fusion: Fusion, generator: torch.Generator) -> None:
+def _add_cross_attention(block: Any, config: ModelConfig, fusion: Fusion, generator: torch.Generator) -> None:
     "Let a block look at images; between its own two layers, no further feed-forward is needed."
     with torch.random.fork_rng([]):
         block.cross_attn = CrossAttentionBlock(config.d_model, config.n_heads, gated=fusion.gated,
@@ -416,10 +421,11 @@ class ImagePrompt(nn.Module):
         self.model, language_model = model, model.language_model
         self.config, self.embedding = language_model.config, language_model.embedding
         self.blocks = language_model.blocks
-        self.tokens = tokens.to(language_model.embedding.weight.device)   # what to continue, with room for images
+        self.tokens = tokens.to(language_model.embedding.weight.device)   # to continue, with room for images
         self.attention_mask = attention_mask
-        self.inputs_embeds: Tensor | None = None                          # of it, if images stand in the text
-        self.contexts: dict[int, ImageContext] = {}                       # k: of prompts that stand k times in a batch
+        self.inputs_embeds: Tensor | None = None        # of it, if images stand in the text
+        self.contexts: dict[int, ImageContext] = {}     # k: of prompts that stand k times in a batch
+        self.looks_at = torch.empty(0)                  # (B, T, S) bool: who may look at what
         was_training = model.training
         model.eval()
         with torch.no_grad():
@@ -433,14 +439,15 @@ class ImagePrompt(nn.Module):
         if features is None:
             return
         if not model.fusion.in_text:
-            self.contexts[1] = model._context(self.tokens, features)._replace(kept={})
+            context, self.looks_at = model._context(self.tokens, features)
+            self.contexts[1] = ImageContext(context, kept={})
             return
         self.tokens, self.attention_mask, _ = expand_image_tokens(
             self.tokens, model.image_token_id, features.shape[1], self.attention_mask)
         self.inputs_embeds = merge_image_features(self.tokens, features, self.embedding, model.image_token_id)
 
     def hidden_states(self,
-                      tokens: Tensor,                        # (B·k, T): the prompts, each k times, and what follows
+                      tokens: Tensor,                        # (B·k, T): prompts k times, and what follows
                       attention_mask: Tensor | None = None,  # (B·k, S) bool, False: padding
                       cache: ModelCache | None = None,       # keys and values of earlier positions
                       ) -> Tensor:                           # (B·k, T, D)
@@ -452,19 +459,18 @@ class ImagePrompt(nn.Module):
             prompt = self.inputs_embeds[:, now].repeat_interleave(k, dim=0)
             embeds = torch.cat([prompt, self.embedding(tokens[:, prompt.shape[1]:])], dim=1)
         with look_at(self.model.language_model, self._context(now, k)):
-            return self.model.language_model.hidden_states(tokens, attention_mask, cache, inputs_embeds=embeds)
+            return self.model.language_model.hidden_states(tokens, attention_mask, cache, embeds)
 
     def _context(self, now: slice, k: int) -> ImageContext | None:
         "What is looked at from these positions, by prompts that stand k times in the batch."
         if not self.contexts:
             return None
         if k not in self.contexts:
-            features, mask, _ = self.contexts[1]
-            self.contexts[k] = ImageContext(features.repeat_interleave(k, dim=0), mask.repeat_interleave(k, dim=0), {})
-        context = self.contexts[k]
-        beyond = max(0, now.stop - context.mask.shape[1])     # what comes after the prompt sees all of its images
-        mask = torch.cat([context.mask, context.mask[:, -1:].expand(-1, beyond, -1)], dim=1)
-        return context._replace(mask=mask[:, now])
+            self.contexts[k] = ImageContext(self.contexts[1].features.repeat_interleave(k, dim=0), kept={})
+        mask = self.looks_at.repeat_interleave(k, dim=0)
+        beyond = max(0, now.stop - mask.shape[1])     # what comes after the prompt sees all of its images
+        mask = torch.cat([mask, mask[:, -1:].expand(-1, beyond, -1)], dim=1)
+        return self.contexts[k]._replace(mask=mask[:, now])
 
     def logits(self, features: Tensor) -> Tensor:   # (..., V)
         "What the head predicts, except image tokens."
@@ -475,12 +481,12 @@ class ImagePrompt(nn.Module):
 
 def generate_from_images(model: VisionLanguageModel,
                          tokens: Tensor,                        # (B, T) prompts, with a token for each image
-                         images: Tensor | None,                 # (N, C, height, width), in the order of the text
+                         images: Tensor | None,                 # (N, C, height, width), in their order
                          max_tokens: int,                       # how many to write at most
                          attention_mask: Tensor | None = None,  # (B, T) bool, False: padding
                          **how: Any,                            # the other arguments of `stream`
                          ) -> Tensor:                           # (B, n), n ≤ max_tokens
-    "Continue prompts with images, which are filled up at the left."
+    "Continue prompts that have images, the shorter ones filled up at the left."
     prompt: Any = ImagePrompt(model, tokens, images, attention_mask)   # in the place of a Transformer
     return generate(prompt, prompt.tokens, max_tokens, attention_mask=prompt.attention_mask, **how)
 
@@ -503,11 +509,12 @@ def answer_targets(prompt: list[int],  # token ids of what is given
     return row[:-1], torch.cat([torch.full((len(prompt) - 1,), IGNORE_INDEX), row[len(prompt):]])
 
 # %% ../../nbs/26_multimodal.ipynb #multimodal-build
-PROJECTORS: Registry[Any] = Registry("projector", linear=LinearProjector, mlp=MLPProjector, resampler=Resampler)
+PROJECTORS: Registry[Any] = Registry(
+    "projector", linear=LinearProjector, mlp=MLPProjector, resampler=Resampler)
 
 
-def build_vision_language_model(config: Config,                            # with a section `vision`
-                                generator: torch.Generator | None = None,  # draws the first weights; None: seed 0
+def build_vision_language_model(config: Config,   # with a section `vision`
+                                generator: torch.Generator | None = None,   # draws the weights; None: seed 0
                                 ) -> VisionLanguageModel:
     "A new model as configured; the last token of its vocabulary stands for an image."
     vision, generator = _section(config), generator or make_generator(0)
@@ -516,7 +523,8 @@ def build_vision_language_model(config: Config,                            # wit
     language_model = Transformer(config.model, generator)
     init_by_fan_in(language_model, generator)
     projector = PROJECTORS[vision.projector](vision.d_model, config.model.d_model, generator=generator)
-    return VisionLanguageModel(vision_tower, projector, language_model, config.model.vocab_size - 1, vision.fusion,
+    image_token_id = config.model.vocab_size - 1
+    return VisionLanguageModel(vision_tower, projector, language_model, image_token_id, vision.fusion,
                                vision.vision_feature_layer, vision.keep_cls, vision.cross_every, generator)
 
 
@@ -549,7 +557,8 @@ class SceneDataset(Dataset):
     def __len__(self) -> int:
         return len(self.texts)
 
-    def __getitem__(self, i: int) -> tuple[dict[str, Tensor], Tensor]:   # tokens (T,), image (C, height, width); targets (T,)
+    def __getitem__(self, i: int) -> tuple[dict[str, Tensor], Tensor]:
+        "Tokens (T,) and image (C, height, width), by name; and targets (T,)."
         if not 0 <= i < len(self):
             raise IndexError(f"example {i} of {len(self)}")
         return self.__getitems__([i])[0]
@@ -564,10 +573,11 @@ class SceneDataset(Dataset):
 
     def collate(self,
                 examples: list[tuple[dict[str, Tensor], Tensor]],  # B of them
-                ) -> tuple[dict[str, Tensor], Tensor]:             # tokens (B, T), images (B, C, height, width); targets (B, T)
-        "A batch, the shorter texts padded at the right."
+                ) -> tuple[dict[str, Tensor], Tensor]:
+        "Tokens (B, T) and images (B, C, height, width), by name; and targets (B, T), padded at the right."
         tokens, targets = collate([(inputs["tokens"], targets) for inputs, targets in examples])
-        return {"tokens": tokens, "images": torch.stack([inputs["images"] for inputs, _ in examples])}, targets
+        images = torch.stack([inputs["images"] for inputs, _ in examples])
+        return {"tokens": tokens, "images": images}, targets
 
     def fingerprint(self) -> str:
         "Changes when the texts or the scenes do."
@@ -580,8 +590,8 @@ class SceneDataset(Dataset):
 def _cell(vision: VisionLanguageConfig) -> int:
     "Pixels of a cell, half of the side of a scene."
     if not isinstance(vision.image_size, int) or vision.image_size % 2 or vision.num_channels != 3:
-        raise UserError(f"vision.image_size {vision.image_size} with num_channels {vision.num_channels}: scenes are "
-                        f"square, with an even number of pixels at each side, in 3 channels")
+        raise UserError(f"vision.image_size {vision.image_size} with num_channels {vision.num_channels}: "
+                        f"scenes are square, with an even number of pixels at each side, in 3 channels")
     return vision.image_size // 2
 
 
@@ -599,22 +609,23 @@ class SceneData(NamedTuple):
 def prepare_scenes(config: Config,                       # with a section `vision`
                    tokenizer: Tokenizer | None = None,   # None: learned from the training texts
                    n_train: int = 50_000,                # examples, of which one in six is a caption
-                   n_val: int = 2_000,                   # questions about combinations that training never shows
+                   n_val: int = 2_000,                   # questions about combinations that are held out
                    ) -> SceneData:
     "Questions about scenes for training and for evaluation; the seed of the section `training` draws them."
     vision, generator = _section(config), make_generator(config.training.seed)
     told = sample_scenes(n_train // 6, generator, n_others=1)
     captions = write_captions(told, generator)
-    asked = sample_questions(n_train - len(captions), generator, shares=(1, 1, 3, 3))   # what is hard is asked more often
+    n_questions, more_of_what_is_hard = n_train - len(captions), (1, 1, 3, 3)
+    asked = sample_questions(n_questions, generator, shares=more_of_what_is_hard)
     prompts, answers = [*asked.questions, *([""] * len(captions))], [*asked.answers, *captions]
-    if tokenizer is None:
-        some = (f"{prompts[i]} {answers[i]}" for i in range(0, n_train, max(1, n_train // 5000)))
-        tokenizer = train_tokenizer(some, config.model.vocab_size - 1)    # one is left, for images
+    some = (f"{prompts[i]} {answers[i]}" for i in range(0, n_train, max(1, n_train // 5000)))
+    words = tokenizer or train_tokenizer(some, config.model.vocab_size - 1)    # one token is left, for images
     scenes = Scenes(*(torch.cat(parts) for parts in zip(asked.scenes, told, strict=True)))
     held_out = sample_questions(n_val, generator, held_out=True)
     image_token_id = config.model.vocab_size - 1
-    return SceneData(tokenizer, SceneDataset(scenes, prompts, answers, tokenizer, image_token_id, vision),
-                     SceneDataset(held_out.scenes, held_out.questions, held_out.answers, tokenizer, image_token_id, vision))
+    train = SceneDataset(scenes, prompts, answers, words, image_token_id, vision)
+    val = SceneDataset(held_out.scenes, held_out.questions, held_out.answers, words, image_token_id, vision)
+    return SceneData(words, train, val)
 
 # %% ../../nbs/26_multimodal.ipynb #multimodal-answer
 def load_image(path: str | Path,              # a PNG, or what else the pillow library reads
@@ -623,34 +634,37 @@ def load_image(path: str | Path,              # a PNG, or what else the pillow l
     "The picture in a file, as a vision encoder reads it."
     from matplotlib.image import imread   # only asked for when there is a file
     try:
-        pixels = torch.from_numpy(imread(path).copy())                  # (height, width) or (height, width, 3 or 4)
+        pixels = torch.from_numpy(imread(path).copy())   # (height, width) or (height, width, 3 or 4)
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}): give a PNG file") from None
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be read as an image ({why}): give a PNG file") from None
     image = pixels / 255 if pixels.dtype == torch.uint8 else pixels     # from 0 to 1
     image = image[..., None].expand(-1, -1, 3) if image.ndim == 2 else image
-    if image.shape[-1] == 4:                                            # what is transparent shows white paper
+    if image.shape[-1] == 4:   # what is transparent shows white paper
         image = image[..., :3] * image[..., 3:] + 1 - image[..., 3:]
     image = image.mean(-1, keepdim=True) if vision.num_channels == 1 else image
     size = vision.image_size
-    height_and_width = (size, size) if isinstance(size, int) else size
-    image = interpolate(image.permute(2, 0, 1)[None].float(), height_and_width, mode="bilinear", antialias=True)
+    image = image.permute(2, 0, 1)[None].float()                        # (1, C, height, width)
+    shape = (size, size) if isinstance(size, int) else size
+    image = interpolate(image, shape, mode="bilinear", antialias=True)
     return (image - vision.image_mean) / vision.image_std
 
 
 def generate_text_from_images(model: VisionLanguageModel,
                               tokenizer: Tokenizer,
-                              prompt: str,                      # with "<image>" for each image, or they come last
-                              images: Tensor | None,            # (N, C, height, width)
-                              max_tokens: int | None = None,    # how many to write at most; None: as many as fit
-                              sampling: Sampling = Sampling(temperature=0),       # how to choose
-                              generator: torch.Generator | None = None,           # for the draws; None: seed 0
+                              prompt: str,               # with "<image>" for each image, or they come last
+                              images: Tensor | None,     # (N, C, height, width)
+                              max_tokens: int | None = None,   # to write at most; None: as many as fit
+                              sampling: Sampling = Sampling(temperature=0),   # how to choose
+                              generator: torch.Generator | None = None,       # for the draws; None: seed 0
                               ) -> str:
     "What the model writes about images, up to the end of its answer."
     n_images = 0 if images is None else len(images)
     if "<image>" not in prompt:
         prompt += "<image>" * n_images
     tokens = torch.tensor([encode_with_images(tokenizer, prompt, model.image_token_id)])
-    seen: Any = ImagePrompt(model, tokens, images)
+    device = model.embedding.weight.device
+    seen: Any = ImagePrompt(model, tokens, None if images is None else images.to(device))
     if max_tokens is None:
         max_tokens = max(1, seen.config.max_seq_len - seen.tokens.shape[1])
     written = generate(seen, seen.tokens, max_tokens, sampling=sampling, generator=generator,

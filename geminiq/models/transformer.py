@@ -21,7 +21,8 @@ from ..utils.device import UserError, make_generator
 # %% ../../nbs/10_transformer.ipynb #56da3018
 class ModelCache(Protocol):
     "What the model needs from a cache: how much is in it, and one `LayerCache` per layer."
-    length: int
+    @property
+    def length(self) -> int: ...
 
     def __getitem__(self, layer: int) -> LayerCache: ...
 

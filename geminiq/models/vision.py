@@ -53,7 +53,8 @@ class PatchEmbedding(nn.Module):
                 ) -> Tensor:     # (B, n, D)
         num_channels = self.projection.in_channels
         if images.ndim != 4 or images.shape[1] != num_channels:
-            raise UserError(f"images of shape {tuple(images.shape)} are not (B, {num_channels}, height, width)")
+            shape = tuple(images.shape)
+            raise UserError(f"images of shape {shape} are not (B, {num_channels}, height, width)")
         self.grid_of(*images.shape[2:])
         return self.projection(images).flatten(2).transpose(1, 2)   # (B, D, rows, columns) -> (B, n, D)
 
@@ -70,7 +71,8 @@ def load_digits(seed: int = 0,   # decides which fifth is held out
     try:
         from sklearn import datasets
     except ImportError:
-        raise UserError('the digits come with scikit-learn, which is missing: pip install "geminiq[course]"') from None
+        raise UserError('the digits come with scikit-learn, which is missing: '
+                        'pip install "geminiq[course]"') from None
     digits = datasets.load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16    # they count from 0 to 16
     labels = torch.tensor(digits.target)
@@ -79,7 +81,7 @@ def load_digits(seed: int = 0,   # decides which fifth is held out
     return LabelledImages(images[train], labels[train]), LabelledImages(images[held_out], labels[held_out])
 
 # %% ../../nbs/24_vision.ipynb #39cb6f9a
-def resize_positions(embeddings: Tensor,         # (1 + n, D) learned positions: CLS, then the patches row by row
+def resize_positions(embeddings: Tensor,         # (1 + n, D): CLS, then the patches row by row
                      grid: tuple[int, int],      # rows and columns they were learned for
                      new_grid: tuple[int, int],  # rows and columns of the new image
                      ) -> Tensor:                # (1 + n', D)
@@ -117,12 +119,12 @@ class VisionEncoder(nn.Module):
     def __init__(self,
                  config: VisionConfig | None = None,        # None: the keys that follow, and defaults
                  generator: torch.Generator | None = None,  # draws the first weights; None: seed 0
-                 **keys: Any,                               # of VisionConfig: image_size, patch_size, d_model …
+                 **keys: Any,   # of VisionConfig: image_size, patch_size, d_model …
                  ):
         super().__init__()
         self.config = config = make_section(VisionConfig, {**dict(config or {}), **keys}, "VisionEncoder")
         D = config.d_model
-        with torch.random.fork_rng([]):   # what the parts draw first does not count: `init_by_fan_in` draws all
+        with torch.random.fork_rng([]):   # what the parts draw is drawn again below
             self.patches = PatchEmbedding(config.image_size, config.patch_size, config.num_channels, D,
                                           config.patch_bias)
             self.cls_token = nn.Parameter(torch.zeros(D))
@@ -139,7 +141,7 @@ class VisionEncoder(nn.Module):
         "CLS and the patches, with their positions: what goes into the first block."
         patches = self.patches(images)                                              # (B, n, D)
         x = torch.cat([self.cls_token.expand(len(patches), 1, -1), patches], dim=1)  # (B, 1 + n, D)
-        positions = self.position_embeddings
+        positions: Tensor = self.position_embeddings
         grid = self.patches.grid_of(*images.shape[2:])
         if grid != self.patches.grid:
             positions = resize_positions(positions, self.patches.grid, grid)
@@ -170,7 +172,8 @@ VISION_PRESETS = PRESETS / "vision"
 def load_vision_config(name_or_path: str | Path,   # a preset, or the path of a YAML file
                        ) -> VisionConfig:
     "Read the configuration of a vision encoder; raises `UserError` for anything that is wrong with it."
-    return make_section(VisionConfig, read_values(name_or_path, VisionConfig, VISION_PRESETS), str(name_or_path))
+    values = read_values(name_or_path, VisionConfig, VISION_PRESETS)
+    return make_section(VisionConfig, values, str(name_or_path))
 
 # %% ../../nbs/24_vision.ipynb #6fa65ed5
 class ImageClassifier(nn.Module):
@@ -178,9 +181,9 @@ class ImageClassifier(nn.Module):
 
     def __init__(self,
                  n_classes: int,
-                 config: VisionConfig | None = None,        # of the encoder; None: the keys that follow, and defaults
+                 config: VisionConfig | None = None,        # of the encoder; None: the keys, and defaults
                  generator: torch.Generator | None = None,  # draws the encoder's first weights; None: seed 0
-                 **keys: Any,                               # of VisionConfig: image_size, patch_size, d_model …
+                 **keys: Any,   # of VisionConfig: image_size, patch_size, d_model …
                  ):
         super().__init__()
         self.encoder = VisionEncoder(config, generator, **keys)
