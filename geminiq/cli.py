@@ -161,7 +161,7 @@ def _list_presets() -> None:
     from geminiq.utils.config import PRESETS, preset_names
     for name in preset_names():
         note = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[1]
-        console.print(f"{name:9} {note.removeprefix('# ')}")
+        console.print(f"{name:15} {note.removeprefix('# ')}")
     console.print(f"\nIn full: {_program()} config NAME; "
                   f"one of your own: {_program()} config --init mine.yaml --from NAME")
 
@@ -358,7 +358,7 @@ def _check_together(context: typer.Context, image: Path | None, beam_search: boo
         raise UserError(f"--beam_search looks for the likeliest texts and draws nothing: "
                         f"leave out {', '.join(drawing)}")
     if searching and not beam_search:
-        raise UserError(f"{', '.join(searching)} without --beam_search: add it, or leave out what belongs to it")
+        raise UserError(f"{', '.join(searching)} without --beam_search: add it, or leave out the rest")
 
 
 def _given(context: typer.Context, group: str) -> list[str]:
@@ -432,8 +432,8 @@ def _look(checkpoint: Path, device: str, image: Path, prompt: str, max_tokens: i
     seeing: Any
     seeing, config, tokenizer = load_checkpoint(checkpoint, get_device(device))
     if config.vision is None:
-        raise UserError(f"{checkpoint} holds a model of text, which sees no picture: leave out --image, or train "
-                        f"one that sees: {_program()} train --config vision_language")
+        raise UserError(f"{checkpoint} holds a model of text, which sees no picture: leave out --image, "
+                        f"or train one that sees: {_program()} train --config vision_language")
     images, generator = load_image(image, config.vision), make_generator(seed)
     typer.echo(generate_text_from_images(seeing, tokenizer, prompt, images, max_tokens, sampling, generator))
 

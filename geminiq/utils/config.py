@@ -9,7 +9,6 @@ __all__ = ['PARTS', 'Count', 'Positive', 'NotNegative', 'Fraction', 'PRESETS', '
            'config_schema', 'init_config']
 
 # %% ../../nbs/workshop/config.ipynb #8096dea5
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -239,9 +238,9 @@ class VisionConfig(Section):
 
 class VisionLanguageConfig(VisionConfig):
     "How a language model sees: its vision encoder, and how the two are joined."
-    projector: Annotated[str, PartName("projector")] = "mlp"   # from the width of the encoder to that of the model
-    fusion: Annotated[str, PartName("fusion")] = "concat"      # images among the words, or looked at by blocks
-    vision_feature_layer: int | None = None # of the encoder, counted from its end if negative; empty: its output
+    projector: Annotated[str, PartName("projector")] = "mlp"   # from the encoder's width to the model's
+    fusion: Annotated[str, PartName("fusion")] = "concat"      # images among the words, or seen by blocks
+    vision_feature_layer: int | None = None # of the encoder, from its end if negative; empty: its output
     keep_cls: bool = False                  # show the model CLS too, not only the patches
     cross_every: Count = 1                  # fusion by cross-attention: in every so many blocks
     image_mean: float = 0.5                 # taken from each pixel, which is between 0 and 1
@@ -304,8 +303,8 @@ class Config(Section):
                              f"{self.model.max_seq_len}, the longest text of the model")
         self.data = self.data.model_copy(update={"seq_length": seq_length})
         if (softcap := self.model.final_logit_softcapping) and (chunk := self.training.vocab_chunk):
-            raise ValueError(f"model.final_logit_softcapping {softcap} bends logits, and training.vocab_chunk "
-                             f"{chunk} never has all of them: leave one out")
+            raise ValueError(f"model.final_logit_softcapping {softcap} bends all logits, training."
+                             f"vocab_chunk {chunk} never has all of them: leave one out")
         return self
 
 # %% ../../nbs/workshop/config.ipynb #d5266abe
