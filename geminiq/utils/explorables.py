@@ -49,7 +49,7 @@ class Explorable(anywidget.AnyWidget):
     def __init__(self,
                  still: Picture,                  # what is seen where no script runs
                  table: Sequence[Sequence[str]],  # the same in words; its first row names the columns
-                 **traits,                        # what the picture shows, by trait
+                 **traits: Any,                   # what the picture shows, by trait
                  ):
         content = json.dumps([type(self).__name__, traits], sort_keys=True)
         super().__init__(alt=still.alt, key=hashlib.sha256(content.encode()).hexdigest()[:12], **traits)
