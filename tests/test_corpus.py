@@ -72,7 +72,7 @@ def test_hashes_drop_what_sets_of_words_drop(held_out: list[str], train: list[st
 def test_held_out_text_is_compared_in_batches_as_at_once(monkeypatch: pytest.MonkeyPatch):
     documents = [Document(str(i), "\n\n".join(f"{k} is a number, said {i}" for k in range(i, i + 9))) for i in range(30)]
     once = list(decontaminate(documents[:9], documents[12:], 3))
-    monkeypatch.setattr(corpus, "BATCH", 100)
+    monkeypatch.setattr(corpus, "_BATCH", 100)
     assert list(decontaminate(documents[:9], documents[12:], 3)) == once
 
 
