@@ -429,13 +429,13 @@ def _look(checkpoint: Path, device: str, image: Path, prompt: str, max_tokens: i
     from geminiq.models.multimodal import generate_text_from_images, load_image
     from geminiq.utils.checkpointing import load_checkpoint
     from geminiq.utils.device import UserError, get_device, make_generator
-    model: Any
-    model, config, tokenizer = load_checkpoint(checkpoint, get_device(device))
+    seeing: Any
+    seeing, config, tokenizer = load_checkpoint(checkpoint, get_device(device))
     if config.vision is None:
         raise UserError(f"{checkpoint} holds a model of text, which sees no picture: leave out --image, "
                         f"or train one that sees: {_program()} train --config vision_language")
     images, generator = load_image(image, config.vision), make_generator(seed)
-    typer.echo(generate_text_from_images(model, tokenizer, prompt, images, max_tokens, sampling, generator))
+    typer.echo(generate_text_from_images(seeing, tokenizer, prompt, images, max_tokens, sampling, generator))
 
 
 def _search(model: "Transformer", tokenizer: "Tokenizer", prompt: str, max_tokens: int, num_beams: int,

@@ -202,6 +202,6 @@ def test_a_file_inside_a_checkpoint_stands_for_it(tmp_path: Path):
 def test_a_pickle_is_answered_with_one_sentence(name: str, there: bool, tmp_path: Path):
     if there:
         (tmp_path / name).write_bytes(b"\x80\x04.")
-    with pytest.raises(UserError, match="is a pickle, which may run anything .* give the folder of a checkpoint") as error:
+    with pytest.raises(UserError, match=r"is a pickle, which may run anything .* give the folder of a checkpoint") as error:
         load_checkpoint(tmp_path / name)
     assert "\n" not in str(error.value)

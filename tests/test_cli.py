@@ -1,10 +1,14 @@
 """Whole commands in processes of their own, and every mistake a user can make."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from geminiq.utils.config import PRESETS, preset_names
 
 SMALL = ["--set", "model.vocab_size=320", "--set", "model.d_model=24", "--set", "model.n_layers=1", "--set", "model.n_heads=2",
          "--set", "model.max_seq_len=16", "--batch_size", "2", "--set", "training.eval_batches=1", "--max-steps", "4"]
@@ -35,11 +39,13 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    "Every file below a folder."
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    "Every file below a folder, but for the tokens of a text, which stay for the next attempt."
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*")
+            if file.is_file() and ".tokens" not in file.name and not file.name.startswith(".")}
 
 
 NEW = ["train", "--train_path", "text.txt", "--output", "runs/new", *SMALL]
+SEARCH = ["generate", "--checkpoint", "runs/a", "--beam_search", "--max_tokens", "4"]
 MISTAKES = {
     "no such corpus": (["train", "--train_path", "none.txt"], "no corpus 'none.txt'"),
     "no such configuration": (["train", "--config", "none.yaml"], "no configuration 'none.yaml'"),
@@ -56,7 +62,7 @@ MISTAKES = {
     "bad YAML": (["train", "--config", "bad.yaml"], "bad.yaml is not valid YAML at line"),
     "bad key in YAML": (["train", "--config", "key.yaml"], "key.yaml: model.d_modle is unknown, did you mean d_model?"),
     "no such device": ([*NEW, "--set", "training.device=cuda:99"], "device 'cuda:99' is not available"),
-    "a run is there already": (["train", "--train_path", "text.txt", "--output", "runs/a", *SMALL], "holds a run up to step-000004"),
+    "a run is there already": ([*NEW, "--output", "runs/a"], "holds a run up to step-000004"),
     "nothing to resume": (["train", "--resume", "--output", "runs/none"], "no checkpoint at 'runs/none'"),
     "another configuration": (["train", "--resume", "--output", "runs/a", "--set", "model.d_model=48"], "d_model was 24, now 48"),
     "another seed": (["train", "--resume", "--output", "runs/a", "--seed", "5"], "training.seed was 0, now 5"),
@@ -68,6 +74,23 @@ MISTAKES = {
     "bad temperature": (["generate", "--checkpoint", "runs/a", "--temperature", "-1"], "temperature -1.0"),
     "bad top-p": (["chat", "--checkpoint", "runs/a", "--top_p", "7"], "top_p 7.0"),
     "a reply too long": (["chat", "--checkpoint", "runs/a", "--max_tokens", "16"], "max_tokens 16 must be between 1 and 15"),
+    "longer windows than texts": ([*NEW, "--seq_length", "17"], "data.seq_length 17 is more than model.max_seq_len 16"),
+    "a path for a preset": (["train", "--config", "configs/small_model.yaml"], "did you mean the preset small?"),
+    "unknown command": (["trian"], "No such command 'trian'"),
+    "unknown option": (["train", "--learning_rat", "1e-3"], "--learning_rate"),
+    "no number": (["train", "--max-steps", "many"], "--max_steps"),
+    "nothing to generate from": (["generate"], "Missing option '--checkpoint' (see"),
+    "drawing in a search": ([*SEARCH, "--temperature", "0.5", "--top-p", "0.9"], "leave out --temperature, --top_p"),
+    "a search without beam search": ([*SEARCH[:3], "--num-beams", "3"], "--num_beams without --beam_search"),
+    "more texts than beams": ([*SEARCH, "--num_beams", "2", "--num_return", "3"], "2"),
+    "angles for no length": ([*SEARCH[:3], "--rope_scaling", "yarn"], "say how long, with --max_seq_len"),
+    "a shorter text": (["chat", *SEARCH[1:3], "--max_seq_len", "8"], "max_seq_len 8 is less than the model's 16"),
+    "unknown scaling": ([*SEARCH[:3], "--max_seq_len", "32", "--rope_scaling", "yarm"], "did you mean yarn?"),
+    "a pickle": (["generate", "--checkpoint", "runs/model.pt"], "is a pickle"),
+    "a picture for a model of text": ([*SEARCH[:3], "--image", "scene.png"], "sees no picture"),
+    "a configuration that is there": (["config", "--init", "key.yaml"], "key.yaml exists already"),
+    "two wishes": (["config", "tiny", "--schema"], "give one of them"),
+    "unknown preset": (["config", "--init", "new.yaml", "--from", "mistrel"], "did you mean the preset mistral?"),
     "a file for a folder": (["train", "--train_path", "text.txt", "--output", "text.txt/run", *SMALL], "text.txt"),
 }
 
@@ -110,7 +133,54 @@ def test_chat_reads_lines_until_told_to_stop(work: Path):
     assert result.returncode == 0 and "Ada" in result.stdout and "Emmy" in result.stdout and not result.stderr
 
 
-def test_help_names_every_option():
-    for command in ("train", "generate", "chat", "demo", "verify"):
+def test_beam_search_prints_texts_with_scores_the_best_first(work: Path):
+    result = geminiq(*SEARCH, "--prompt", "Ada", "--num_return", 3, folder=work)
+    assert result.returncode == 0, result.stderr
+    scores = [float(line.split("\tAda")[0]) for line in result.stdout.splitlines() if "\tAda" in line]
+    assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+    assert geminiq(*SEARCH, "--prompt", "Ada", folder=work).stdout == result.stdout.split("\n", 1)[0] + "\n"
+
+
+def test_texts_longer_than_trained(work: Path):
+    for method in ("none", "linear", "ntk", "yarn"):
+        result = geminiq("generate", "--checkpoint", "runs/a/step-000004/model.safetensors", "--prompt", "Ada", "--max_tokens",
+                         40, "--max_seq_len", 64, "--rope_scaling", method, folder=work)
+        assert result.returncode == 0 and len(result.stdout) > 40, result.stderr
+    result = geminiq("chat", "--checkpoint", "runs/a", "--max_tokens", 30, "--max-seq-len", 64, folder=work, stdin="Ada\n")
+    assert result.returncode == 0, result.stderr
+
+
+def test_train_prints_perplexity_and_accuracy_at_the_end(work: Path):
+    result = geminiq(*NEW[:-1], 4, "--output", "runs/told", "--val-path", "text.txt", "--seq-length", 8, folder=work)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"held-out loss [\d.]+ → [\d.]+ .*, perplexity \d+ → [\d.]+, accuracy [\d.]+% → [\d.]+%", result.stdout)
+
+
+def test_config_shows_writes_and_explains(work: Path):
+    result = geminiq("config", "--init", "own.yaml", "--from", "mixtral", folder=work)
+    assert result.returncode == 0 and "train --config own.yaml" in result.stdout
+    shown = [geminiq("config", name, folder=work).stdout for name in ("own.yaml", "mixtral")]
+    assert shown[0] == shown[1] and "num_experts: 8\n" in shown[0]
+    assert "d_model: 48\n" in geminiq("config", "tiny", "--set", "model.d_model=48", folder=work).stdout
+    schema = json.loads(geminiq("config", "--schema", folder=work).stdout)
+    assert schema == json.loads((PRESETS / "schema.json").read_text(encoding="utf-8"))
+    assert all(name in geminiq("config", folder=work).stdout for name in preset_names())
+
+
+COMMANDS = ("verify", "course", "config", "train", "generate", "chat", "export", "demo")
+
+
+def test_help_names_every_option_and_shows_examples():
+    assert geminiq(folder=Path.cwd()).stdout == geminiq("--help", folder=Path.cwd()).stdout
+    for command in COMMANDS:
         result = geminiq(command, "--help", folder=Path.cwd())
         assert result.returncode == 0 and "Usage" in result.stdout and not result.stderr
+        assert "Examples:" in result.stdout or command in ("verify", "course")
+        options = re.findall(r"--[a-z_]+", result.stdout)
+        assert not [option for option in options if "-" in option[2:]]
+
+
+def test_help_does_not_wait_for_pytorch():
+    code = "import sys, geminiq.cli; print([name for name in sys.modules if name.split('.')[0] in ('torch', 'pydantic')])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"

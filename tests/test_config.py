@@ -114,10 +114,11 @@ def test_windows_are_at_most_as_long_as_the_longest_text():
     assert load_config(SPECIFICATION, ["data.seq_length="]).data.seq_length == 2048
 
 
-SMALL = {"vocab_size: 32000": "vocab_size: 320", "d_model: 768": "d_model: 24", "n_layers: 12": "n_layers: 1",
-         "d_ff: 3072": "d_ff: 96", "max_seq_len: 2048": "max_seq_len: 32", "seq_length: 512": "seq_length: 16",
-         "batch_size: 32": "batch_size: 2", "warmup_steps: 1000": "warmup_steps: 1",
-         "max_steps: 100000": "max_steps: 3", "save_every: 1000": "save_every: 2", "eval_every: 500": "eval_every: 2"}
+SMALL = {
+    "vocab_size: 32000": "vocab_size: 320", "d_model: 768": "d_model: 24", "n_layers: 12": "n_layers: 1",
+    "d_ff: 3072": "d_ff: 96", "max_seq_len: 2048": "max_seq_len: 32", "seq_length: 512": "seq_length: 16",
+    "batch_size: 32": "batch_size: 2", "warmup_steps: 1000": "warmup_steps: 1", "max_steps: 100000": "max_steps: 3",
+    "save_every: 1000": "save_every: 2", "eval_every: 500": "eval_every: 2"}
 
 
 def test_a_small_copy_of_it_trains(tmp_path: Path):
@@ -180,8 +181,8 @@ def test_presets_name_the_schema_say_what_they_are_and_fit_it(name: str):
 
 def test_the_schema_accepts_the_specification_and_refuses_mistakes():
     assert valid(TEXT)
-    for right, wrong in (("d_model: 768", "d_modle: 768"), ('"rmsnorm"', '"rmsnrom"'), ("top_k: 2", "top_k: 0"),
-                         ("use_amp: true", "use_amp: maybe"), ("data:", "dta:")):
+    for right, wrong in (("d_model: 768", "d_modle: 768"), ('"rmsnorm"', '"rmsnrom"'), ("data:", "dta:"),
+                         ("use_amp: true", "use_amp: maybe"), ("top_k: 2", "top_k: 0")):
         assert not valid(TEXT.replace(right, wrong)), wrong
     assert valid("model: {layers: [{attention_type: linear}, {}]}")
     assert not valid("model: {layers: [{attention_typ: linear}]}")
@@ -258,7 +259,7 @@ def test_a_key_of_another_section_is_sent_there(section: str, key: str):
 
 
 @pytest.mark.parametrize(("values", "message"), [
-    ({"training": {"use_amp": "maybe"}}, "training.use_amp is 'maybe', it should be 'auto' or a valid boolean"),
+    ({"training": {"use_amp": "maybe"}}, "use_amp is 'maybe', it should be 'auto' or a valid boolean"),
     ({"model": {"norm_type": "rmsnrom"}}, "model.norm_type 'rmsnrom' is unknown: did you mean rmsnorm?"),
     ({"model": {"activation": "rely"}}, "model.activation 'rely' is unknown: did you mean relu?"),
     ({"training": {"schedule": "cosin"}}, "training.schedule 'cosin' is unknown: did you mean cosine?"),
@@ -274,8 +275,8 @@ def test_a_wrong_value_is_named_with_what_would_be_right(values: dict[str, Any],
 
 
 @pytest.mark.parametrize(("path", "preset"), [
-    ("configs/small_model.yaml", "small"), ("configs/medium-config.yml", "medium"), ("tiny_model.yaml", "tiny"),
-    ("gpt_2", "gpt2"), ("Mistral", "mistral"), ("configs/mixtral.yaml", "mixtral")])
+    ("configs/small_model.yaml", "small"), ("configs/medium-config.yml", "medium"), ("gpt_2", "gpt2"),
+    ("tiny_model.yaml", "tiny"), ("Mistral", "mistral"), ("configs/mixtral.yaml", "mixtral")])
 def test_a_path_that_leads_nowhere_names_the_preset(path: str, preset: str):
     with pytest.raises(UserError, match=f"did you mean the preset {preset}?"):
         load_config(path)

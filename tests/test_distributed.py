@@ -235,3 +235,41 @@ def test_who_dies_does_not_hang_the_others(tmp_path: Path) -> None:
     assert time.monotonic() - start < 90
     assert [folder.name for folder in checkpoints(tmp_path / "run")] == ["step-000004"]
     load_checkpoint(tmp_path / "run")
+
+
+SIXTEEN = '''
+import sys
+from functools import partial
+from pathlib import Path
+import torch
+from torch.amp import GradScaler
+from geminiq.training import trainer
+from geminiq.training.distributed import destroy_process_group
+from geminiq.utils.config import load_config
+
+trainer.amp_dtype = lambda use_amp, device: torch.float16      # as on a card that knows no bfloat16
+trainer.GradScaler = partial(GradScaler, init_scale=2.0**22, growth_interval=2)
+folder, *names = map(Path, sys.argv[1:])
+for name in names:
+    trainer.make_trainer(load_config(folder / "sixteen" / f"{name}.yaml"), folder / name, progress=False).train()
+destroy_process_group()
+'''
+
+
+def test_all_processes_skip_the_steps_that_one_would(tmp_path: Path) -> None:
+    """In float16 with a scaled loss: the same steps overflow, and the scale of the checkpoint is the same."""
+    (tmp_path / "sixteen").mkdir()
+    for name, parallel in (("one", "ddp"), ("ddp", "ddp"), ("fsdp", "fsdp")):
+        save_config(configured(tmp_path, parallel=parallel, max_steps=12), tmp_path / "sixteen" / f"{name}.yaml")
+    (tmp_path / "script.py").write_text(SIXTEEN)
+    subprocess.run([sys.executable, "script.py", tmp_path, "one"], cwd=tmp_path, check=True)
+    result = torchrun("script.py", tmp_path, "ddp", "fsdp", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    one, *several = (history(tmp_path / name) for name in ("one", "ddp", "fsdp"))
+    scales = {json.loads((latest_checkpoint(tmp_path / name) / "training.json").read_text())["scaler"]["scale"]
+              for name in ("one", "ddp", "fsdp")}
+    skipped = [entry["grad_norm"] is None for entry in one[1:]]
+    assert True in skipped and False in skipped and len(scales) == 1
+    for ours in several:
+        assert [entry["grad_norm"] is None for entry in ours[1:]] == skipped
+        assert losses(ours) == pytest.approx(losses(one), rel=1e-3)

@@ -160,7 +160,9 @@ def own(**choices: object) -> Transformer:
 
 WRITABLE = {
     "llama": [{}, {"tie_embeddings": False, "attention_type": "gqa", "n_kv_heads": 1, "bias": True},
-              {"rope_scaling": {"type": "llama3", "factor": 4.0, "original_max_position_embeddings": 24}, "rope_base": 500.0, "head_dim": 10}],
+              {"rope_scaling": {"type": "llama3", "factor": 4.0, "original_max_position_embeddings": 24}, "rope_base": 500.0,
+               "head_dim": 10},
+              {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 12, "beta_fast": 8.0}}],
     "mistral": [{"attention_type": "sliding_window", "sliding_window": 5, "n_kv_heads": 2}, {"activation": "gelu"}],
     "mixtral": [{"use_moe": True, "num_experts": 3, "top_k": 2}, {"use_moe": True, "num_experts": 5, "top_k": 4, "d_ff": 20,
                 "attention_type": "sliding_window", "sliding_window": 3, "rope_scaling": {"type": "linear", "factor": 2.0}}],

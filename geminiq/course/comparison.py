@@ -14,8 +14,9 @@ from ..data.corpus import load_corpus
 from ..data.dataloader import train_loader
 from ..data.dataset import TextDataset
 from ..models.transformer import Transformer
+from ..training.losses import Objective
 from ..training.optimizer import configure_optimizer
-from ..training.trainer import Objective, train_step
+from ..training.trainer import train_step
 from ..utils.config import ModelConfig
 from ..utils.device import make_generator
 from ..utils.visualization import Picture

@@ -68,18 +68,19 @@ def _check_shapes(query: Tensor,                # (B, H, T, E)
     if mask.dtype != torch.bool:
         raise ValueError(f"the mask holds {mask.dtype}: it must be bool, True where looking is allowed")
     full = (*query.shape[:3], key.shape[2])
-    if mask.ndim > 4 or any(m not in (1, n) for m, n in zip(reversed(mask.shape), reversed(full), strict=False)):
+    sizes = zip(reversed(mask.shape), reversed(full), strict=False)
+    if mask.ndim > 4 or any(m not in (1, n) for m, n in sizes):
         raise ValueError(f"a mask of shape {tuple(mask.shape)} does not fit (B, H, T, S) = {full}")
 
 # %% ../../nbs/07_attention.ipynb #4061dc0c
 def scaled_dot_product_attention(query: Tensor,                # (B, H, T, E)
                                  key: Tensor,                  # (B, K, S, E), K divides H
                                  value: Tensor,                # (B, K, S, E)
-                                 mask: Tensor | None = None,   # bool, broadcasts to (B, H, T, S); True: may look
-                                 causal: bool = False,         # the last query sees all keys, each earlier one less
+                                 mask: Tensor | None = None,   # bool, fits (B, H, T, S); True: may look
+                                 causal: bool = False,         # the last query sees all keys, others less
                                  dropout: float = 0.0,         # probability of dropping a weight
                                  return_weights: bool = False, # also return the weights (B, H, T, S)
-                                 bias: Tensor | None = None,   # added to the scores, broadcasts to (B, H, T, S)
+                                 bias: Tensor | None = None,   # added to the scores, fits (B, H, T, S)
                                  softcap: float | None = None, # c: scores are bent so that none is beyond ±c
                                  ) -> Tensor | tuple[Tensor, Tensor]:  # (B, H, T, E)
     "softmax(QKᵀ/√E) V; a query that may look nowhere gets zeros (Vaswani et al. 2017, equation 1)."
@@ -116,7 +117,8 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         n_kv_heads, d_context = n_kv_heads or n_heads, d_context or d_model
         if head_dim is None and d_model % n_heads:
-            raise UserError(f"d_model {d_model} is not a multiple of n_heads {n_heads}: change one, or set head_dim")
+            raise UserError(f"d_model {d_model} is not a multiple of n_heads {n_heads}: change one, "
+                            f"or set head_dim")
         if n_heads % n_kv_heads:
             raise UserError(f"n_heads {n_heads} is not a multiple of n_kv_heads {n_kv_heads}")
         self.n_heads, self.n_kv_heads, self.dropout = n_heads, n_kv_heads, dropout
@@ -129,7 +131,7 @@ class MultiHeadAttention(nn.Module):
         self.key_norm: nn.Module = nn.Identity()            # and keys before they meet queries
         self.query_factor = 1.0                             # what queries are multiplied by
         self.attn_logit_softcapping: float | None = None    # c: scores are bent so that none is beyond ±c
-        self._recordings: tuple[list[Tensor], ...] = ()     # lists that wait for the weights, see record_attention
+        self._recordings: tuple[list[Tensor], ...] = ()     # lists that wait for weights: record_attention
 
     def forward(self,
                 x: Tensor,                      # (B, T, D) what looks
@@ -196,10 +198,11 @@ class MultiHeadAttention(nn.Module):
 @contextmanager
 def record_attention(model: nn.Module,   # anything with attention in it
                      ) -> Iterator[list[Tensor]]:
-    "Inside, each attention of a model adds its weights (B, H, T, S) to the list, in the order in which they run."
+    "Inside, each attention of a model adds its weights (B, H, T, S) to the list, in the order they run."
     layers = [module for module in model.modules() if isinstance(module, MultiHeadAttention)]
     if not layers:
-        raise ValueError(f"{type(model).__name__} has no attention to record: none of its parts is a MultiHeadAttention")
+        raise ValueError(f"{type(model).__name__} has no attention to record: "
+                         f"none of its parts is a MultiHeadAttention")
     before, weights = [layer._recordings for layer in layers], list[Tensor]()
     for layer in layers:
         layer._recordings += (weights,)
@@ -244,7 +247,7 @@ class CausalSelfAttention(MultiHeadAttention):
 
     def _attend_causally(self,
                          query: Tensor,                  # (B, H, T, E)
-                         key: Tensor,                    # (B, K, S, E), of which the last T belong to the queries
+                         key: Tensor,                    # (B, K, S, E), the last T belong to the queries
                          value: Tensor,                  # (B, K, S, E)
                          attention_mask: Tensor | None,  # (B, S) bool, True: a token, False: padding
                          slopes: Tensor | None,          # (H,) ALiBi's slope of each head

@@ -27,15 +27,15 @@ from ..utils.registry import Registry
 
 # %% ../../nbs/21_efficient_attention.ipynb #2d53c35d
 def sliding_window_attention(query: Tensor,                         # (B, H, T, E)
-                             key: Tensor,                           # (B, K, S, E), the last T belong to the queries
+                             key: Tensor,                           # (B, K, S, E), the last T of the queries
                              value: Tensor,                         # (B, K, S, E)
                              window: int,                           # w: query i sees key j if 0 ≤ i − j < w
-                             attention_mask: Tensor | None = None,  # (B, S) bool, True: a token, False: padding
+                             attention_mask: Tensor | None = None,  # (B, S) bool, False: padding
                              slopes: Tensor | None = None,          # (H,) ALiBi's slope of each head
                              dropout: float = 0.0,                  # probability of dropping a weight
-                             softcap: float | None = None,          # c: scores are bent so that none is beyond ±c
+                             softcap: float | None = None,          # c: scores are bent to stay within ±c
                              ) -> Tensor:                           # (B, H, T, E)
-    "Attention within a window, in blocks: time and memory grow as T·w (Beltagy et al. 2020, Jiang et al. 2023)."
+    "Attention within a window, in blocks: time and memory grow as T·w (Beltagy et al. 2020)."
     _check_shapes(query, key, value)
     B, _, T, _ = query.shape
     S, block = key.shape[2], min(window, T)
@@ -52,16 +52,20 @@ def sliding_window_attention(query: Tensor,                         # (B, H, T, 
 
     keys, values = (rows(stretches(F.pad(x, (0, 0, front, end)), 2)).transpose(-2, -1) for x in (key, value))
     queries = rows(F.pad(query, (0, 0, 0, end)).unflatten(2, (-1, block)))
-    tokens = attention_mask if attention_mask is not None else torch.ones(B, S, dtype=torch.bool, device=key.device)
+    tokens = attention_mask
+    if tokens is None:
+        tokens = torch.ones(B, S, dtype=torch.bool, device=key.device)
     seen = stretches(F.pad(tokens, (front, end)), 1).flatten(0, 1)                      # (B·N, reach)
     offset = torch.arange(reach, device=key.device) - torch.arange(block, device=key.device)[:, None]
-    mask = ((offset >= 0) & (offset < window)) & seen[:, None, None]                    # (B·N, 1, block, reach)
+    mask = ((offset >= 0) & (offset < window)) & seen[:, None, None]  # (B·N, 1, block, reach)
     bias = None
     if slopes is not None:
         positions = position_ids(S, tokens)
         behind = F.pad(positions[:, -T:], (0, end)).unflatten(1, (-1, block)).flatten(0, 1)
-        bias = alibi_bias(slopes, behind, stretches(F.pad(positions, (front, end)), 1).flatten(0, 1), query.dtype)
-    output = scaled_dot_product_attention(queries, keys, values, mask, dropout=dropout, bias=bias, softcap=softcap)
+        before = stretches(F.pad(positions, (front, end)), 1).flatten(0, 1)
+        bias = alibi_bias(slopes, behind, before, query.dtype)
+    output = scaled_dot_product_attention(queries, keys, values, mask, dropout=dropout, bias=bias,
+                                          softcap=softcap)
     assert isinstance(output, Tensor)                                                   # (B·N, H, block, E)
     return output.unflatten(0, (B, -1)).transpose(1, 2).flatten(2, 3)[:, :, :T]
 
@@ -114,7 +118,8 @@ class SlidingWindowAttention(CausalSelfAttention):
                  ):
         super().__init__(d_model, n_heads, **options)
         if window < 1:
-            raise UserError(f"a window of {window} sees nothing: it includes the position itself, so it is at least 1")
+            raise UserError(f"a window of {window} sees nothing: it includes the position itself, "
+                            f"so it is at least 1")
         self.window = window
 
     def new_cache(self) -> WindowCache:
@@ -175,18 +180,22 @@ class BigBirdPattern:
                  seed: int = 0,       # decides which
                  ):
         if local < 1 or min(n_global, n_random) < 0:
-            raise UserError(f"local {local} must be at least 1, n_global {n_global} and n_random {n_random} at least 0")
+            raise UserError(f"local {local} must be at least 1, n_global {n_global} and "
+                            f"n_random {n_random} at least 0")
         self.local, self.n_global, self.n_random, self.seed = local, n_global, n_random, seed
 
     def row(self, i: int) -> list[int]:
         "The blocks that block i sees, itself the last."
         first_local = max(0, i + 1 - self.local)
         between = range(self.n_global, first_local)     # neither global nor local
-        drawn = torch.randperm(len(between), generator=torch.Generator().manual_seed(self.seed + i))[:self.n_random]
-        return sorted({*range(min(self.n_global, i + 1)), *(between[k] for k in drawn), *range(first_local, i + 1)})
+        generator = torch.Generator().manual_seed(self.seed + i)
+        drawn = torch.randperm(len(between), generator=generator)[:self.n_random]
+        first = range(min(self.n_global, i + 1))
+        return sorted({*first, *(between[k] for k in drawn), *range(first_local, i + 1)})
 
 
-PATTERNS: Registry[type[BlockPattern]] = Registry("sparse_pattern", strided=StridedPattern, bigbird=BigBirdPattern)
+PATTERNS: Registry[type[BlockPattern]] = Registry(
+    "sparse_pattern", strided=StridedPattern, bigbird=BigBirdPattern)
 
 
 def layout(pattern: BlockPattern,
@@ -209,16 +218,17 @@ def block_sparse_attention(query: Tensor,      # (B, H, M, C, E) blocks of queri
                            ) -> Tensor:        # (B, H, M, C, E)
     "Attention in the listed blocks only: a softmax over several blocks, collected by query block."
     at, to = pairs
-    scores = query[:, :, at] @ key[:, :, to].transpose(-2, -1) / query.shape[-1] ** 0.5          # (B, H, P, C, C)
+    scores = query[:, :, at] @ key[:, :, to].transpose(-2, -1) / query.shape[-1] ** 0.5  # (B, H, P, C, C)
     scores = scores if bias is None else scores + bias
     lowest = torch.finfo(scores.dtype).min
     scores = scores.masked_fill(~mask, lowest)
-    rowwise = scores.detach().amax(-1)                                                           # (B, H, P, C)
+    rowwise = scores.detach().amax(-1)  # (B, H, P, C)
     largest = scores.new_full(query.shape[:-1], lowest)
     largest = largest.scatter_reduce(2, at[:, None].expand_as(rowwise), rowwise, "amax")
     e = (scores - largest[:, :, at, :, None]).exp().masked_fill(~mask, 0.0)
     total = torch.zeros_like(largest).index_add(2, at, e.sum(-1))[..., None]
-    output = torch.zeros_like(query).index_add(2, at, F.dropout(e, dropout) @ value[:, :, to])   # not from the total
+    kept = F.dropout(e, dropout)                              # from the answer, not from the total
+    output = torch.zeros_like(query).index_add(2, at, kept @ value[:, :, to])
     return output / total.where(total > 0, 1.0)      # whoever may look nowhere gets zeros
 
 
@@ -228,9 +238,9 @@ class SparseAttention(CausalSelfAttention):
     def __init__(self,
                  d_model: int,                          # D
                  n_heads: int,                          # H
-                 pattern: BlockPattern | None = None,   # which blocks are seen; None: BigBirdPattern()
+                 pattern: BlockPattern | None = None,  # which blocks are seen; None: BigBirdPattern()
                  block: int = 16,                       # C, positions in a block
-                 **options: Any,                        # n_kv_heads, head_dim, bias, dropout: as for MultiHeadAttention
+                 **options: Any,  # n_kv_heads, head_dim, bias, dropout: see MultiHeadAttention
                  ):
         super().__init__(d_model, n_heads, **options)
         self.pattern: BlockPattern = pattern or BigBirdPattern()
@@ -238,7 +248,8 @@ class SparseAttention(CausalSelfAttention):
 
     def _attend_causally(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
                          slopes: Tensor | None) -> Tensor:
-        positions = position_ids(key.shape[2], attention_mask, key.device).expand(len(key), key.shape[2])   # (B, S)
+        B, S = len(key), key.shape[2]
+        positions = position_ids(S, attention_mask, key.device).expand(B, S)
         if self._recordings:   # for pictures only: the whole table
             mask = self._table(positions, query.shape[2])
             mask = mask if attention_mask is None else mask & attention_mask[:, None, None]
@@ -264,7 +275,7 @@ class SparseAttention(CausalSelfAttention):
             key, value = (x.take_along_dim(order, dim=2) for x in (key, value))
         asked = positions[:, -T:]                                                   # (B, T)
         first, last = int(asked.min()) // C, int(asked.max()) // C
-        place = (asked - first * C)[:, None, :, None]                               # in the frame of query blocks
+        place = (asked - first * C)[:, None, :, None]  # in the frame of query blocks
         frame = query.new_zeros(*query.shape[:2], (last + 1 - first) * C, query.shape[3])
         frame = frame.scatter(2, place.expand_as(query), query).unflatten(2, (-1, C))
         keys, values = (F.pad(x, (0, 0, 0, -S % C)).unflatten(2, (-1, C)) for x in (key, value))
@@ -281,7 +292,7 @@ class SparseAttention(CausalSelfAttention):
         return self._merge_heads(heads)
 
     def _stretches(self, first: int, last: int, most: int = 64) -> Iterator[range]:
-        "The query blocks from first to last, in stretches of about `most` pairs: their scores stay in fast memory."
+        "The query blocks from first to last, in stretches of about `most` pairs, for fast memory."
         start, n_pairs = first, 0
         for i in range(first, last + 1):
             n_pairs += len(self.row(i))
@@ -343,10 +354,13 @@ class LinearState:
         def fade(steps: Tensor) -> Tensor:   # (B, …) to (B, H, …)
             return (-slope.view(-1, *[1] * (steps.ndim - 1)) * steps[:, None]).exp()
 
-        past, inside = fade(positions - self.position[:, None])[..., None], positions[:, :, None] - positions[:, None]
+        past = fade(positions - self.position[:, None])[..., None]
+        inside = positions[:, :, None] - positions[:, None]
         near = fade(inside.clamp(min=0)).tril()                                              # (B, H, C, C)
-        weighted = (turned[0] * past) @ self.weighted + (turned[0] @ turned[1].transpose(-2, -1) * near) @ value
-        total = (query * past) @ self.total[..., None] + (query @ key.transpose(-2, -1) * near).sum(-1, keepdim=True)
+        weights = turned[0] @ turned[1].transpose(-2, -1) * near
+        weighted = (turned[0] * past) @ self.weighted + weights @ value
+        shares = query @ key.transpose(-2, -1) * near
+        total = (query * past) @ self.total[..., None] + shares.sum(-1, keepdim=True)
         end = positions[:, -1]
         left, now = fade(end[:, None] - positions)[..., None], fade(end - self.position)
         self.weighted = self.weighted * now[..., None, None] + (turned[1] * left).transpose(-2, -1) @ value
@@ -362,7 +376,7 @@ class LinearState:
 
 
 class LinearAttention(CausalSelfAttention):
-    "Causal self-attention with a state of constant size (Katharopoulos et al. 2020); dropout is on what heads answer."
+    "Causal self-attention with a state of constant size (Katharopoulos et al. 2020); dropout on its output."
     chunk: int = 64   # C, positions computed together
 
     def new_cache(self) -> LinearState:
@@ -374,7 +388,8 @@ class LinearAttention(CausalSelfAttention):
                 slopes: Tensor | None = None) -> Tensor:   # (B, T, D)
         state, T = LinearState() if cache is None else cache, x.shape[1]
         if not isinstance(state, LinearState):
-            raise ValueError(f"linear attention keeps a LinearState, not a {type(state).__name__}: ask new_cache for one")
+            raise ValueError(f"linear attention keeps a LinearState, not a {type(state).__name__}: "
+                             f"ask new_cache for one")
         query, key, value = self._project(x, x)
         group = self.n_heads // self.n_kv_heads
         key, value = (part.repeat_interleave(group, dim=1) for part in (key, value))
@@ -385,15 +400,18 @@ class LinearAttention(CausalSelfAttention):
         if self._recordings:
             self.record(self._weights(query, key, positions, rotation, slopes, state))
         heads = torch.cat(list(self._chunks(query, key, value, positions, rotation, slopes, state)), dim=2)
-        return self._merge_heads(F.dropout(heads, self.dropout, self.training))    # there are no weights to drop
+        return self._merge_heads(F.dropout(heads, self.dropout, self.training))  # it has no weights to drop
 
     def _chunks(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor, rotation: Rotation | None,
                 slopes: Tensor | None, state: LinearState) -> Iterator[Tensor]:   # (B, H, C, E) each
         "What the heads answer, chunk by chunk."
         for start in range(0, query.shape[2], self.chunk):
             part = slice(start, start + self.chunk)
-            turn = rotation and Rotation(rotation.cos[:, :, part], rotation.sin[:, :, part], rotation.interleaved)
-            yield state.attend(query[:, :, part], key[:, :, part], value[:, :, part], positions[:, part], turn, slopes)
+            turn = rotation
+            if turn is not None:
+                turn = Rotation(turn.cos[:, :, part], turn.sin[:, :, part], turn.interleaved)
+            q, k, v = query[:, :, part], key[:, :, part], value[:, :, part]
+            yield state.attend(q, k, v, positions[:, part], turn, slopes)
 
     def _weights(self, query: Tensor, key: Tensor, positions: Tensor, rotation: Rotation | None,
                  slopes: Tensor | None, state: LinearState) -> Tensor:   # (B, H, T, T)
@@ -411,7 +429,7 @@ class LinearAttention(CausalSelfAttention):
 class _Rules(NamedTuple):
     "What decides about scores, besides the past."
     attention_mask: Tensor | None = None                     # (B, S) bool, True: a token, False: padding
-    bias: Callable[[slice, slice], Tensor] | None = None     # of a tile of queries and keys, added to its scores
+    bias: Callable[[slice, slice], Tensor] | None = None     # of a tile, added to its scores
     dropout: float = 0.0                                     # probability of dropping a weight
     seed: int = 0                                            # decides which
 
@@ -420,7 +438,7 @@ _NO_RULES = _Rules()
 
 
 class FlashAttentionSimulator(nn.Module):
-    "Attention tile by tile, exact, counting what is read from and written to slow memory (Dao et al. 2022, Dao 2023)."
+    "Attention tile by tile, exact, counting what moves from and to slow memory (Dao et al. 2022, Dao 2023)."
 
     def __init__(self,
                  query_block: int = 64,   # queries in a tile
@@ -437,8 +455,8 @@ class FlashAttentionSimulator(nn.Module):
                 query: Tensor,                         # (…, T, E)
                 key: Tensor,                           # (…, S, E)
                 value: Tensor,                         # (…, S, E)
-                attention_mask: Tensor | None = None,  # (B, S) bool, True: a token, False: padding; the rest is (B, H, …)
-                bias: Callable[[slice, slice], Tensor] | None = None,   # of a tile of queries and keys, added to its scores
+                attention_mask: Tensor | None = None,  # (B, S) bool, False: padding; the rest is (B, H, …)
+                bias: Callable[[slice, slice], Tensor] | None = None,   # of a tile, added to its scores
                 dropout: float = 0.0,                  # probability of dropping a weight
                 ) -> Tensor:                           # (…, T, E)
         "The attention of each query."
@@ -462,12 +480,12 @@ class FlashAttentionSimulator(nn.Module):
                 k, v = self._read(key, columns), self._read(value, columns)
                 scores = self._scores(q, k, rows, columns, query, key, rules)
                 higher = torch.maximum(largest, scores.amax(-1, keepdim=True))
-                level = higher.masked_fill(higher == -torch.inf, 0.0)      # as long as a query has seen nothing
+                level = higher.masked_fill(higher == -torch.inf, 0.0)  # as long as a query has seen nothing
                 e, shrink = (scores - level).exp(), (largest - level).exp()
                 total = total * shrink + e.sum(-1, keepdim=True)
                 answer = answer * shrink + self._drop(e, rows, columns, rules) @ v
                 largest = higher
-            self._write(output, rows, answer / total.where(total > 0, 1.0))    # who may look nowhere gets zeros
+            self._write(output, rows, answer / total.where(total > 0, 1.0))  # who may look nowhere gets zeros
             self._write(logsum, rows, (largest + total.log()).masked_fill(total == 0, torch.inf))
         return output, logsum
 
@@ -484,7 +502,8 @@ class FlashAttentionSimulator(nn.Module):
         d_query, d_key, d_value = torch.zeros_like(query), torch.empty_like(key), torch.empty_like(value)
         common = torch.empty_like(logsum)      # what every score of a query gives back: Σ gradient · output
         for rows in self._tiles(query, self.query_block):
-            self._write(common, rows, (self._read(gradient, rows) * self._read(output, rows)).sum(-1, keepdim=True))
+            products = self._read(gradient, rows) * self._read(output, rows)
+            self._write(common, rows, products.sum(-1, keepdim=True))
         for columns in self._tiles(key, self.key_block):
             k, v = self._read(key, columns), self._read(value, columns)
             dk, dv = torch.zeros_like(k), torch.zeros_like(v)
@@ -504,7 +523,8 @@ class FlashAttentionSimulator(nn.Module):
     def _tiles(self, x: Tensor, size: int, end: int | None = None, first: int = 0) -> list[slice]:
         "Slices of the positions of x, of at most `size`, up to `end`, from the one that holds `first`."
         n = x.shape[-2] if end is None else end
-        return [slice(start, min(start + size, x.shape[-2])) for start in range(first // size * size, n, size)]
+        starts = range(first // size * size, n, size)
+        return [slice(start, min(start + size, x.shape[-2])) for start in starts]
 
     def _seen(self, rows: slice, query: Tensor, key: Tensor) -> int:
         "How many keys the last of some queries may see."
@@ -528,10 +548,11 @@ class FlashAttentionSimulator(nn.Module):
         return scores.masked_fill(s > t[:, None] + key.shape[-2] - query.shape[-2], -torch.inf)
 
     def _drop(self, x: Tensor, rows: slice, columns: slice, rules: _Rules) -> Tensor:
-        "Zeros at random places, the same whenever this tile is asked, and the rest larger, so that the mean stays."
+        "Zeros at random places, always the same in this tile, and the rest larger, so that the mean stays."
         if not rules.dropout:
             return x
-        generator = torch.Generator(x.device).manual_seed(hash((rules.seed, rows.start, columns.start)) % 2**63)
+        seed = hash((rules.seed, rows.start, columns.start)) % 2**63
+        generator = torch.Generator(x.device).manual_seed(seed)
         kept = torch.rand(x.shape, generator=generator, device=x.device) >= rules.dropout
         return x * kept / (1 - rules.dropout)
 
@@ -579,14 +600,15 @@ class FlashAttention(CausalSelfAttention):
     def _attend_causally(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
                          slopes: Tensor | None) -> Tensor:
         if self.attn_logit_softcapping is not None:
-            raise UserError(f"attn_logit_softcapping {self.attn_logit_softcapping} does not go with flash attention: "
-                            f"use the attention_type standard, gqa or sliding_window")
+            raise UserError(f"attn_logit_softcapping {self.attn_logit_softcapping} does not go with flash "
+                            f"attention: use the attention_type standard, gqa or sliding_window")
         if self._recordings:   # for pictures only: the whole table
             return super()._attend_causally(query, key, value, attention_mask, slopes)
         bias = None if slopes is None else self._bias_by_tile(slopes, query, key, attention_mask)
         group = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
-        heads = self.simulator(query, key, value, attention_mask, bias, self.dropout if self.training else 0.0)
+        dropout = self.dropout if self.training else 0.0
+        heads = self.simulator(query, key, value, attention_mask, bias, dropout)
         return self._merge_heads(heads)
 
     def _bias_by_tile(self, slopes: Tensor, query: Tensor, key: Tensor,

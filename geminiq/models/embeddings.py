@@ -111,7 +111,8 @@ class SinusoidalPositionalEncoding(PositionalEncoding):
     "Waves of the position, added to embeddings scaled by √D (Vaswani et al. 2017, sections 3.4 and 3.5)."
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
-        turned = positions[..., None] * inv_freq(x.shape[-1], 10000.0, x.dtype, x.device)   # (B, T, D/2) in radians
+        theta = inv_freq(x.shape[-1], 10000.0, x.dtype, x.device)     # (D/2,)
+        turned = positions[..., None] * theta                         # (B, T, D/2) in radians
         waves = torch.stack([turned.sin(), turned.cos()], dim=-1)     # (B, T, D/2, 2)
         return x * x.shape[-1] ** 0.5 + waves.flatten(-2).to(x.dtype)
 
@@ -133,14 +134,15 @@ class RotaryEmbedding(PositionalEncoding):
                  head_dim: int,               # E, even
                  base: float = 10000.0,       # b of the formula
                  interleaved: bool = False,   # pairs are neighbours, as in the paper
-                 scaling: Callable[[Tensor], Tensor] | None = None,  # slows the hands, for texts longer than trained on
+                 scaling: Callable[[Tensor], Tensor] | None = None,  # slows the hands, for longer texts
                  ):
         super().__init__()
         if head_dim % 2:
-            raise UserError(f"rotary positions turn pairs of numbers, but the head width is {head_dim}: make it even")
+            raise UserError(f"rotary positions turn pairs of numbers, but the head width is {head_dim}: "
+                            f"make it even")
         self.head_dim, self.base = head_dim, base
         self.interleaved, self.scaling = interleaved, scaling
-        self.attention_factor: float = getattr(scaling, "attention_factor", 1.0)   # both cos and sin are multiplied by it
+        self.attention_factor: float = getattr(scaling, "attention_factor", 1.0)   # of cos and sin
 
     def inv_freq(self, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:   # (E/2,)
         "Radians per position, for each pair."
@@ -148,7 +150,8 @@ class RotaryEmbedding(PositionalEncoding):
         return plain if self.scaling is None else self.scaling(plain)
 
     def rotation(self, positions: Tensor, dtype: torch.dtype) -> Rotation:
-        angles = positions[:, None, :, None] * self.inv_freq(dtype, positions.device)   # (B, 1, T, E/2), for all heads
+        inv_freq = self.inv_freq(dtype, positions.device)             # (E/2,)
+        angles = positions[:, None, :, None] * inv_freq               # (B, 1, T, E/2), the same for all heads
         cos, sin = angles.cos() * self.attention_factor, angles.sin() * self.attention_factor
         return Rotation(cos, sin, self.interleaved)
 
@@ -198,7 +201,7 @@ class Llama3Scaling(LinearScaling):
 
 @dataclass(frozen=True)
 class YaRNScaling(LinearScaling):
-    "Slow the hands that turn rarely, in equal steps from hand to hand, and sharpen the scores (Peng et al. 2023)."
+    "Slow the hands that turn rarely, in equal steps, and sharpen the scores (Peng et al. 2023)."
     original_max_position_embeddings: int    # L, positions
     beta_fast: float = 32.0                  # turns: hands with more are left alone
     beta_slow: float = 1.0                   # turns: hands with fewer are slowed by the factor
@@ -206,7 +209,7 @@ class YaRNScaling(LinearScaling):
 
     def __post_init__(self) -> None:
         if self.attention_factor is None:
-            object.__setattr__(self, "attention_factor", 0.1 * log(self.factor) + 1)   # the dataclass is frozen
+            object.__setattr__(self, "attention_factor", 0.1 * log(self.factor) + 1)   # though frozen
 
     def __call__(self, inv_freq: Tensor) -> Tensor:
         n = len(inv_freq)
@@ -220,13 +223,13 @@ class YaRNScaling(LinearScaling):
 
     def _hand(self, inv_freq: Tensor, turns: float) -> Tensor:   # ()
         "Where in the row a hand would stand that turns so often within the old length."
-        step = -inv_freq[-1].log() / (len(inv_freq) - 1)      # each hand is slower than the one before by this, as a logarithm
+        step = -inv_freq[-1].log() / (len(inv_freq) - 1)   # from hand to hand, in logarithms
         return log(self.original_max_position_embeddings / (2 * pi * turns)) / step
 
 # %% ../../nbs/06_embeddings.ipynb #0f558a1f
 def alibi_slopes(n_heads: int,  # H
                  ) -> Tensor:   # (H,)
-    "ALiBi's slope of each head: what it subtracts from a score for a step of distance (Press, Smith and Lewis 2022)."
+    "ALiBi's slope of each head: what it subtracts for a step of distance (Press, Smith and Lewis 2022)."
     below = 2 ** (n_heads.bit_length() - 1)      # the largest power of two that is not above H
     slopes = 2.0 ** (-8 * torch.arange(1, below + 1, dtype=torch.float64) / below)
     between = 2.0 ** (-8 * torch.arange(1, 2 * below + 1, 2, dtype=torch.float64) / (2 * below))
@@ -269,7 +272,7 @@ def position_ids(n_keys: int,                           # S
 
 # %% ../../nbs/06_embeddings.ipynb #0e12453e
 POSITIONS: Registry[type[PositionalEncoding]] = Registry(
-    "pos_encoding", rope=RotaryEmbedding, learned=LearnedPositionalEmbedding, sinusoidal=SinusoidalPositionalEncoding,
-    alibi=ALiBi, none=PositionalEncoding)
+    "pos_encoding", rope=RotaryEmbedding, learned=LearnedPositionalEmbedding,
+    sinusoidal=SinusoidalPositionalEncoding, alibi=ALiBi, none=PositionalEncoding)
 ROPE_SCALINGS: Registry[type[LinearScaling]] = Registry(
     "rope_scaling.type", linear=LinearScaling, ntk=NTKScaling, llama3=Llama3Scaling, yarn=YaRNScaling)

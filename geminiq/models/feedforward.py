@@ -78,7 +78,7 @@ class SwiGLU(FeedForward):
                  d_ff: int | None = None,    # F; None: 8/3 of D, rounded up to a multiple of 32
                  bias: bool = False,         # add a bias in the linear maps
                  dropout: float = 0.0,       # on the hidden numbers, while training
-                 activation: Activation | None = None,   # of the gate; None: the default_activation of the class
+                 activation: Activation | None = None,   # of the gate; None: the class's default_activation
                  ):
         super().__init__(d_model, d_ff, bias, dropout, activation)
         self.gate = nn.Linear(d_model, self.up.out_features, bias=bias)
@@ -97,4 +97,5 @@ class GeGLU(SwiGLU):
     default_activation: Activation = staticmethod(F.gelu)
 
 
-FEED_FORWARDS: Registry[type[FeedForward]] = Registry("ffn_type", standard=FeedForward, swiglu=SwiGLU, geglu=GeGLU)
+FEED_FORWARDS: Registry[type[FeedForward]] = Registry(
+    "ffn_type", standard=FeedForward, swiglu=SwiGLU, geglu=GeGLU)

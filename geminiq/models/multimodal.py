@@ -393,7 +393,7 @@ class VisionLanguageModel(nn.Module):
 def _check_widths(vision_tower: VisionEncoder, projector: nn.Module, language_model: Transformer) -> None:
     "Raise `UserError` unless the projector leads from one width to the other."
     seeing, speaking = vision_tower.config.d_model, language_model.config.d_model
-    if (projector.d_vision, projector.d_model) != (seeing, speaking):
+    if projector.d_vision != seeing or projector.d_model != speaking:
         raise UserError(f"the projector maps a width of {projector.d_vision} to {projector.d_model}, but the "
                         f"vision encoder is {seeing} wide and the language model {speaking}: build it for "
                         f"these")

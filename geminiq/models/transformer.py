@@ -36,7 +36,7 @@ class Transformer(nn.Module):
                  ):
         super().__init__()
         self.config, self.gradient_checkpointing = config, False
-        with torch.random.fork_rng([]):   # the parts draw first weights of their own; `init_weights` draws all anew
+        with torch.random.fork_rng([]):   # the parts draw weights, and `init_weights` draws all anew
             self.embedding = TokenEmbedding(config.vocab_size, config.d_model)
             self.position: PositionalEncoding = POSITIONS.build(config.pos_encoding, config)
             self.dropout = nn.Dropout(config.dropout)
@@ -45,22 +45,22 @@ class Transformer(nn.Module):
             self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
             if config.tie_embeddings:
                 self.lm_head.weight = self.embedding.weight
-        self.layer_positions = build_layer_positions(self.position, config)   # all the same, unless layers differ
+        self.layer_positions = build_layer_positions(self.position, config)   # usually all the same
         init_weights(self, generator or make_generator(0))
 
     def forward(self,
                 tokens: Tensor,                        # (B, T) token ids
-                attention_mask: Tensor | None = None,  # (B, S) bool, True: a token; S counts the cached ones too
-                cache: ModelCache | None = None,       # keys and values of earlier positions, extended in place
+                attention_mask: Tensor | None = None,  # (B, S) bool, True: a token; S with the cached
+                cache: ModelCache | None = None,       # keys and values so far, extended in place
                 ) -> Tensor:                           # (B, T, V)
         "A score for every possible next token, at every position."
         return self.logits(self.hidden_states(tokens, attention_mask, cache))
 
     def hidden_states(self,
                       tokens: Tensor,                        # (B, T) token ids
-                      attention_mask: Tensor | None = None,  # (B, S) bool, True: a token; S counts the cached ones too
-                      cache: ModelCache | None = None,       # keys and values of earlier positions, extended in place
-                      inputs_embeds: Tensor | None = None,   # (B, T, D) read in place of the tokens' embeddings
+                      attention_mask: Tensor | None = None,  # (B, S) bool, True: a token; S with the cached
+                      cache: ModelCache | None = None,       # keys and values so far, extended in place
+                      inputs_embeds: Tensor | None = None,   # (B, T, D) instead of the tokens' embeddings
                       ) -> Tensor:                           # (B, T, D)
         "The residual stream after the last norm, from which the head predicts."
         positions = self._position_ids(tokens, attention_mask, cache)
@@ -84,36 +84,39 @@ class Transformer(nn.Module):
         "How many numbers are learned; a tied table counts once."
         return sum(p.numel() for p in self.parameters())
 
-    def _position_ids(self, tokens: Tensor, attention_mask: Tensor | None, cache: ModelCache | None) -> Tensor:
+    def _position_ids(self, tokens: Tensor, attention_mask: Tensor | None,
+                      cache: ModelCache | None) -> Tensor:
         "Where each token stands, (B or 1, T): padding does not count."
         if tokens.numel() == 0:
-            raise UserError(f"tokens of shape {tuple(tokens.shape)} are empty: give at least one text with at least "
-                            f"one token")
+            raise UserError(f"tokens of shape {tuple(tokens.shape)} are empty: give at least one text "
+                            f"with at least one token")
         past = 0 if cache is None else cache.length
         total = past + tokens.shape[1]
         if attention_mask is not None and attention_mask.shape != (len(tokens), total):
-            raise ValueError(f"attention_mask is {tuple(attention_mask.shape)}, it must be {(len(tokens), total)}: "
-                             f"{past} cached and {tokens.shape[1]} new positions in {len(tokens)} rows")
+            raise ValueError(f"attention_mask is {tuple(attention_mask.shape)}, it must be "
+                             f"{(len(tokens), total)}: {past} cached and {tokens.shape[1]} new positions "
+                             f"in {len(tokens)} rows")
         return position_ids(total, attention_mask, tokens.device)[:, past:]
 
     def _told_to_attention(self, positions: Tensor, x: Tensor) -> list[dict[str, Any]]:
         "What the attention of each layer is told about positions: RoPE's rotation, ALiBi's slopes."
-        told = {position: {"rotation": position.rotation(positions, x.dtype), "slopes": position.slopes(x.device)}
+        told = {position: {"rotation": position.rotation(positions, x.dtype),
+                           "slopes": position.slopes(x.device)}
                 for position in set(self.layer_positions)}
         return [told[position] for position in self.layer_positions]
 
     def _run(self, block: nn.Module, x: Tensor, **how: Any) -> Tensor:   # (B, T, D)
-        "What a block makes of its input; with gradient checkpointing, nothing else is kept for the backward pass."
+        "What a block makes of its input; with gradient checkpointing, nothing else is kept."
         if not (self.gradient_checkpointing and self.training) or _is_recorded(self):
             return block(x, **how)
-        same_again = getattr(block.cross_attn, "again", noop_context_fn)   # what it looks at, when computed again
+        same_again = getattr(block.cross_attn, "again", noop_context_fn)   # it looks at the same
         return checkpoint(block, x, use_reentrant=False, context_fn=same_again, **how)
 
 # %% ../../nbs/10_transformer.ipynb #a2c0f160
 def init_weights(model: Transformer,
                  generator: torch.Generator,   # draws the weights
                  ) -> None:
-    "Small normal weights, smaller ones where a layer writes into the residual stream (Radford et al. 2019, section 2.3)."
+    "Small normal weights, smaller ones that write into the residual stream (Radford et al. 2019)."
     writes_to_residual = ("attention.output.weight", "feed_forward.down.weight")
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -80,16 +80,17 @@ class TransformerBlock(nn.Module):
                  dropout: float = 0.0,           # on what is added, while training
                  post_norm: bool = False,        # norms stand in the residual stream, behind each addition
                  output_norms: tuple[nn.Module, nn.Module] | None = None,   # on what is added
-                 cross_attn: nn.Module | None = None,   # adds what it finds in something else, such as an image
-                 cross_attn_place: Literal["before", "between"] = "before",   # self-attention, or it and feed-forward
+                 cross_attn: nn.Module | None = None,   # adds what it finds elsewhere, as in an image
+                 cross_attn_place: Literal["before", "between"] = "before",   # self-attention
                  ):
         super().__init__()
         if cross_attn_place not in ("before", "between"):
-            raise UserError(f"cross_attn_place {cross_attn_place!r} is unknown: it is before (self-attention) or between "
-                            f"(it and feed-forward)")
+            raise UserError(f"cross_attn_place {cross_attn_place!r} is unknown: it is before "
+                            f"(self-attention) or between (it and feed-forward)")
         self.attention_norm, self.attention = attention_norm, attention
         self.feed_forward_norm, self.feed_forward = feed_forward_norm, feed_forward
-        self.attention_output_norm, self.feed_forward_output_norm = output_norms or (nn.Identity(), nn.Identity())
+        output_norms = output_norms or (nn.Identity(), nn.Identity())
+        self.attention_output_norm, self.feed_forward_output_norm = output_norms
         self.dropout, self.post_norm = nn.Dropout(dropout), post_norm
         self.cross_attn, self.cross_attn_place = cross_attn, str(cross_attn_place)
 
@@ -153,14 +154,14 @@ def build_feed_forward(config: ModelConfig) -> nn.Module:
 def build_block(config: ModelConfig) -> TransformerBlock:
     "One block of a model configuration."
     output_norms = (build_norm(config), build_norm(config)) if config.norm_placement == "sandwich" else None
-    return TransformerBlock(build_attention(config), build_feed_forward(config), build_norm(config), build_norm(config),
-                            config.dropout, config.norm_placement == "post", output_norms)
+    return TransformerBlock(build_attention(config), build_feed_forward(config), build_norm(config),
+                            build_norm(config), config.dropout, config.norm_placement == "post", output_norms)
 
 
 def build_layer_positions(own: PositionalEncoding,   # the model's
                           config: ModelConfig,
                           ) -> list[PositionalEncoding]:
-    "What tells each layer the positions: the model's own encoding, or another where a layer is configured otherwise."
+    "What tells each layer the positions: the model's own encoding, or another where a layer differs."
     def settings(layer: ModelConfig) -> tuple:
         return (layer.pos_encoding, layer.head_dim, layer.n_heads, layer.rope_base, layer.rope_interleaved,
                 str(layer.rope_scaling))

@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ class Explorable(anywidget.AnyWidget):
     def __init__(self,
                  still: Picture,                  # what is seen where no script runs
                  table: Sequence[Sequence[str]],  # the same in words; its first row names the columns
-                 **traits,                        # what the picture shows, by trait
+                 **traits: Any,                   # what the picture shows, by trait
                  ):
         content = json.dumps([type(self).__name__, traits], sort_keys=True)
         super().__init__(alt=still.alt, key=hashlib.sha256(content.encode()).hexdigest()[:12], **traits)
@@ -178,12 +179,12 @@ def _plot_masks(masks: dict[str, Tensor], tokens: Sequence[str], title: str) -> 
     cell = min(0.25, 8 / S / len(masks))  # inches
     picture = Picture(f"{title or 'Who may look at whom'}: {', '.join(masks)}, over the tokens {' '.join(tokens)}.",
                       size=((cell * S + 0.3) * len(masks) + 0.7, cell * T + 1.2))
-    label = {"fontsize": min(10, 60 * cell), "parse_math": False}
+    label: dict[str, Any] = {"fontsize": min(10, 60 * cell), "parse_math": False}
     axes = picture.subplots(1, len(masks), squeeze=False, sharey=True)[0]
     for ax, (name, mask) in zip(axes, masks.items(), strict=True):
-        mask = mask.cpu().numpy()
-        ax.pcolormesh(range(S), range(T), 0.7 * mask, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=4 * cell)
-        y, x = (~mask).nonzero()
+        allowed = mask.cpu().numpy()
+        ax.pcolormesh(range(S), range(T), 0.7 * allowed, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=4 * cell)
+        y, x = (~allowed).nonzero()
         ax.scatter(x, y, marker="x", s=(20 * cell) ** 2, color="0.6", linewidth=1)
         ax.set(xlim=(-0.5, S - 0.5), ylim=(T - 0.5, -0.5), aspect="equal")
         ax.set_xticks(range(S), tokens, rotation=90, **label)

@@ -9,6 +9,7 @@ __all__ = ['Picture', 'plot_loss', 'plot_attention', 'plot_attention_heads']
 import io
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -82,7 +83,7 @@ def plot_attention(weights: Tensor,                       # (T, S): each row sum
                       size=(2.2 + cell * len(tokens), 1.2 + cell * len(queries)))
     ax = picture.subplots()
     image = _heatmap(ax, weights)
-    label = {"fontsize": min(10, 60 * cell), "parse_math": False}  # a token may hold a dollar sign
+    label: dict[str, Any] = {"fontsize": min(10, 60 * cell), "parse_math": False}  # a token may hold a dollar sign
     ax.set_xticks(range(len(tokens)), tokens, rotation=90, **label)
     ax.set_yticks(range(len(queries)), queries, **label)
     ax.set(xlabel="looked at", ylabel="looks", title=title)
