@@ -774,7 +774,7 @@ def test_asked_from_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
                            (["--checkpoint", "run", "--image", "small.yaml"], "small.yaml cannot be read as an image"),
                            (["--checkpoint", "run", "--prompt", "The"], "holds a model that sees"),
                            (["--checkpoint", "text", "--image", "scene.png"], "holds a model of text"),
-                           (["--checkpoint", "run", "--image", "scene.png", "--stop", "."], "--image goes with none of")):
+                           (["--checkpoint", "run", "--image", "scene.png", "--stop", "."], "--image goes without --stop")):
         refused = runner.invoke(app, ["generate", *wrong])
         assert refused.exit_code == 2 and message in refused.output, refused.output
 
