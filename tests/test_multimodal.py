@@ -476,7 +476,7 @@ def test_images_are_looked_at_without_dropout() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("image_token_id", [-200, V, V + 9])
 def test_an_image_token_outside_the_vocabulary(image_token_id: int) -> None:
-    """As in the first LLaVA, −200: spliced, it needs no embedding."""
+    """As in the first LLaVA, −200: where the vectors of images stand in the text, it needs no embedding."""
     model, images = make_model("concat"), pictures(1)
     inside = model(torch.tensor([[1, IMAGE, 2]]), images)
     model.image_token_id = image_token_id
@@ -774,7 +774,7 @@ def test_asked_from_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
                            (["--checkpoint", "run", "--image", "small.yaml"], "small.yaml cannot be read as an image"),
                            (["--checkpoint", "run", "--prompt", "The"], "holds a model that sees"),
                            (["--checkpoint", "text", "--image", "scene.png"], "holds a model of text"),
-                           (["--checkpoint", "run", "--image", "scene.png", "--stop", "."], "--image goes with none of")):
+                           (["--checkpoint", "run", "--image", "scene.png", "--stop", "."], "--image goes without --stop")):
         refused = runner.invoke(app, ["generate", *wrong])
         assert refused.exit_code == 2 and message in refused.output, refused.output
 
