@@ -138,7 +138,7 @@ def test_recording_goes_with_gradient_checkpointing():
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_dropout_in_every_kind_of_attention(attention: str):
-    """It changes what is trained and nothing else, and the mean over its draws is the output without it."""
+    "It changes what is trained and nothing else, and the mean over its draws is the output without it."
     torch.manual_seed(0)
     config = ModelConfig(d_model=16, n_heads=4, head_dim=4, attention_type=attention, sliding_window=5, block_size=4, dropout=0.3)
     layer, x = ATTENTIONS.build(attention, config).double().requires_grad_(False), numbers(1, LENGTH, 16)

@@ -40,7 +40,7 @@ TARGETS[0] = IGNORE_INDEX
 
 
 def updated(parts: int, model: dict, **settings: object) -> tuple[Tensor, StepResult]:
-    """All weights after one update in float64, whose batch comes in parts of so many rows."""
+    "All weights after one update in float64, whose batch comes in parts of so many rows."
     objective = build_objective(Transformer(ModelConfig(**model)).double(), **settings)
     pieces = list(zip(INPUTS.split(parts), TARGETS.split(parts), strict=True))
     # Not Adam: it moves every weight equally far in its first step, whatever the length of the gradient.
@@ -52,7 +52,7 @@ def updated(parts: int, model: dict, **settings: object) -> tuple[Tensor, StepRe
 @pytest.mark.parametrize("how", [{}, {"label_smoothing": 0.1, "vocab_chunk": 7}], ids=["plain", "smooth pieces"])
 @pytest.mark.parametrize("parts", [1, 2, 3, 5, 7])
 def test_parts_of_a_batch_move_the_weights_as_the_whole(model: dict, how: dict, parts: int) -> None:
-    """The last part may be shorter, targets may be ignored, a whole part of them too, and there may be experts."""
+    "The last part may be shorter, targets may be ignored, a whole part of them too, and there may be experts."
     weights, result = updated(parts, model, **how)
     expected, whole = updated(8, model, **how)
     assert_close(weights, expected, atol=1e-12, rtol=0)
@@ -72,7 +72,7 @@ def test_the_losses_of_experts_are_those_of_their_lesson() -> None:
 
 
 def test_looking_ahead_draws_what_will_be_drawn() -> None:
-    """With dropout and a router's noise the experts chosen beforehand are those that are chosen then."""
+    "With dropout and a router's noise the experts chosen beforehand are those that are chosen then."
     model = Transformer(ModelConfig(**MOE, dropout=0.3, router_noise=True))
     with record_routing(model) as recorded, torch.random.fork_rng([]):
         torch.manual_seed(0)
@@ -85,7 +85,7 @@ def test_looking_ahead_draws_what_will_be_drawn() -> None:
 
 
 def test_choices_without_a_place_are_counted() -> None:
-    """As a share of all choices of the step, whatever its parts; without a limit there are none."""
+    "As a share of all choices of the step, whatever its parts; without a limit there are none."
     limited = {**MOE, "capacity_factor": 0.5}
     model = Transformer(ModelConfig(**limited)).double()
     build_objective(model)(INPUTS, TARGETS)
@@ -100,7 +100,7 @@ NAMES = ["Ada", "Emmy", "Sofia", "Grace", "Mary", "Rosalind"]
 
 
 def configured(folder: Path, model: dict | None = None, **training: object) -> Config:
-    """A run of a few seconds."""
+    "A run of a few seconds."
     text = folder / "text.txt"
     text.write_text("\n\n".join(f"{a} writes to {b} about {c}." for a in NAMES for b in NAMES for c in NAMES))
     return make_config({
@@ -113,14 +113,14 @@ def configured(folder: Path, model: dict | None = None, **training: object) -> C
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    """Read once."""
+    "Read once."
     folder = tmp_path_factory.mktemp("data")
     config = configured(folder)
     return prepare_data(config.data, config.model.vocab_size, config.training.seed, folder)
 
 
 def lines(run: Path) -> list[dict]:
-    """The log."""
+    "The log."
     return [json.loads(line) for line in (run / LOG).read_text().splitlines()]
 
 
@@ -159,7 +159,7 @@ def test_the_trainer_can_do_without_logits(data: Data, tmp_path: Path) -> None:
 
 
 def trained(data: Data, config: Config, dtype: torch.dtype = torch.float32, **parts: object) -> Trainer:
-    """A trainer that has trained, given its parts by hand; it writes nothing."""
+    "A trainer that has trained, given its parts by hand; it writes nothing."
     how, model = config.training, Transformer(config.model)
     objective = build_objective(model, dtype=dtype, label_smoothing=how.label_smoothing, vocab_chunk=how.vocab_chunk)
     trainer = Trainer(model, data.train, data.val, how, objective=objective, **parts)
@@ -168,7 +168,7 @@ def trained(data: Data, config: Config, dtype: torch.dtype = torch.float32, **pa
 
 
 def test_pieces_of_the_vocabulary_under_autocast(data: Data, tmp_path: Path) -> None:
-    """Products in 16 bits, the same losses as with all logits."""
+    "Products in 16 bits, the same losses as with all logits."
     runs = [trained(data, configured(tmp_path, vocab_chunk=chunk, label_smoothing=0.1), dtype)
             for chunk, dtype in ((None, torch.bfloat16), (50, torch.bfloat16), (None, torch.float32))]
     losses = [[entry["loss"] for entry in run.log_history[1:]] for run in runs]
@@ -197,7 +197,7 @@ def test_the_share_of_dropped_choices_is_in_the_history(data: Data, tmp_path: Pa
 
 
 class Moments(Callback):
-    """Writes down what it is told, and stops or fails when it should."""
+    "Writes down what it is told, and stops or fails when it should."
 
     def __init__(self, stop: int = 0, fail: int = 0):
         self.told: list[object] = []
@@ -252,7 +252,7 @@ def test_an_error_saves_nothing_and_closes_everything(data: Data, tmp_path: Path
 
 
 class Rates(Callback):
-    """A learning rate that ruins what was learned, from some step on."""
+    "A learning rate that ruins what was learned, from some step on."
 
     def on_step_begin(self, trainer: Trainer) -> None:
         if trainer.step > 6:
@@ -277,7 +277,7 @@ def test_early_stopping_is_as_patient_after_a_resume(cut: int, data: Data, tmp_p
 
 
 def test_the_command_line_says_why_it_stopped(tmp_path: Path) -> None:
-    """Also when it is asked to go on, until it is given more patience."""
+    "Also when it is asked to go on, until it is given more patience."
     config = configured(tmp_path, max_steps=40, eval_every=1, patience=1, learning_rate=5.0, warmup_steps=0)
     save_config(config, tmp_path / "c.yaml")
     command = ["train", "--config", str(tmp_path / "c.yaml"), "--output", str(tmp_path / "run")]
@@ -343,7 +343,7 @@ def test_a_schedule_and_an_objective_of_ones_own_are_chosen_by_name(data: Data, 
 
 
 def test_inputs_may_be_several_tensors(data: Data) -> None:
-    """In a tuple or a dictionary, which the objective hands to the model."""
+    "In a tuple or a dictionary, which the objective hands to the model."
     class TwoInputs(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -397,7 +397,7 @@ def test_what_is_measured_in_pieces_is_what_is_measured_at_once(n: int, vocab: i
 # Sixteen bits
 
 def test_scaling_the_loss_by_a_power_of_two_changes_no_bit_in_32_bits() -> None:
-    """Unscaled before they are cut; with parts too."""
+    "Unscaled before they are cut; with parts too."
     found = []
     for scaler in (None, GradScaler("cpu", init_scale=2.0**10)):
         objective = Objective(Transformer(ModelConfig(**SMALL)))
@@ -410,7 +410,7 @@ def test_scaling_the_loss_by_a_power_of_two_changes_no_bit_in_32_bits() -> None:
 
 
 class Overflow(Objective):
-    """Its gradient is infinite in the steps that are named."""
+    "Its gradient is infinite in the steps that are named."
 
     steps: tuple[int, ...] = ()
     step = 0
@@ -449,7 +449,7 @@ def test_a_gradient_that_is_never_finite_is_an_error_at_last() -> None:
 
 
 def sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a run on this processor compute as on a card that knows float16 alone, with a scale that soon overflows."""
+    "Let a run on this processor compute as on a card that knows float16 alone, with a scale that soon overflows."
     monkeypatch.setattr(trainer_module, "amp_dtype", lambda use_amp, device: torch.float16)
     monkeypatch.setattr(trainer_module, "GradScaler", partial(GradScaler, init_scale=2.0**26, growth_interval=2))
 
@@ -457,7 +457,7 @@ def sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_float16_with_a_scaled_loss_goes_on_after_a_stop_as_if_there_had_been_none(
         accumulation: int, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are skipped while the scale comes down, and the scale is in the checkpoint."""
+    "Steps are skipped while the scale comes down, and the scale is in the checkpoint."
     sixteen(monkeypatch)
     config = configured(tmp_path, {"dropout": 0.1}, gradient_accumulation=accumulation, max_steps=20)
     whole = make_trainer(config, tmp_path / "whole", data=data, progress=False)
@@ -486,6 +486,6 @@ def test_float16_with_a_scaled_loss_goes_on_after_a_stop_as_if_there_had_been_no
 ])
 def test_which_format_products_have(use_amp: bool | str, fast: torch.dtype, device: str, expected: torch.dtype,
                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    """`fast` is what the device has circuits for."""
+    "`fast` is what the device has circuits for."
     monkeypatch.setattr(trainer_module, "autocast_dtype", lambda device: fast)
     assert amp_dtype(use_amp, torch.device(device)) == expected

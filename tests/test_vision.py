@@ -43,12 +43,12 @@ OF_CLIP = {"embeddings.class_embedding": "cls_token", "embeddings.position_embed
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
-    """Random numbers in float64."""
+    "Random numbers in float64."
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def agree(ours: Tensor, theirs: Tensor) -> None:
-    """Equal up to rounding in float64."""
+    "Equal up to rounding in float64."
     assert ours.dtype == theirs.dtype == torch.float64
     assert ours.shape == theirs.shape
     assert (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max()
@@ -69,7 +69,7 @@ def test_patches_are_unfold_and_one_matrix(size: int, rows: int, columns: int, c
 @settings(deadline=None, max_examples=30)
 @given(rows=st.integers(1, 4), columns=st.integers(1, 4), size=st.integers(1, 3), seed=st.integers(0, 2**31), data=st.data())
 def test_patches_shuffled_with_their_positions(rows: int, columns: int, size: int, seed: int, data: st.DataObject) -> None:
-    """CLS does not notice; the patches come out in the new order."""
+    "CLS does not notice; the patches come out in the new order."
     order = torch.tensor(data.draw(st.permutations(range(rows * columns))))
     image_size = (rows * size, columns * size)
     model = VisionEncoder(image_size=image_size, patch_size=size, num_channels=2, d_model=8).double()
@@ -86,7 +86,7 @@ def test_patches_shuffled_with_their_positions(rows: int, columns: int, size: in
 @given(rows=st.integers(1, 5), columns=st.integers(1, 5), new_rows=st.integers(1, 9), new_columns=st.integers(1, 9),
        seed=st.integers(0, 2**31))
 def test_resized_positions(rows: int, columns: int, new_rows: int, new_columns: int, seed: int) -> None:
-    """The same size changes nothing, CLS never changes, and what is constant stays constant."""
+    "The same size changes nothing, CLS never changes, and what is constant stays constant."
     position = random(1 + rows * columns, 3, seed=seed)
     assert torch.equal(resize_positions(position, (rows, columns), (rows, columns)), position)
     resized = resize_positions(position, (rows, columns), (new_rows, new_columns))
@@ -97,12 +97,12 @@ def test_resized_positions(rows: int, columns: int, new_rows: int, new_columns: 
 
 
 def rename(name: str, parts: dict[str, str]) -> str:
-    """A name with each of its parts replaced."""
+    "A name with each of its parts replaced."
     return re.sub("|".join(rf"\b{re.escape(part)}\b" for part in parts), lambda match: parts[match[0]], name)
 
 
 def copied(reference: PreTrainedModel, parts: dict[str, str], **change: object) -> tuple[VisionEncoder, PreTrainedModel]:
-    """An encoder with the random weights of a reference, and the reference, in float64."""
+    "An encoder with the random weights of a reference, and the reference, in float64."
     reference = reference.double().eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -123,13 +123,13 @@ SIZES = {"image_size": SIDE, "patch_size": PATCH, "num_channels": CHANNELS, "hid
 
 
 def vit(attention: str = "sdpa") -> tuple[VisionEncoder, ViTModel]:
-    """ViT: GELU, and an epsilon of 1e-12."""
+    "ViT: GELU, and an epsilon of 1e-12."
     config = ViTConfig(**SIZES, attn_implementation=attention)
     return copied(ViTModel(config, add_pooling_layer=False), OF_VIT, norm_eps=config.layer_norm_eps)
 
 
 def clip() -> tuple[VisionEncoder, CLIPVisionModel]:
-    """CLIP: a norm in front of the blocks, another GELU, patches without a bias."""
+    "CLIP: a norm in front of the blocks, another GELU, patches without a bias."
     config = CLIPVisionConfig(**SIZES, attn_implementation="sdpa")
     return copied(CLIPVisionModel(config), OF_CLIP, norm_eps=config.layer_norm_eps, activation="quick_gelu",
                   embedding_norm=True)
@@ -139,7 +139,7 @@ def clip() -> tuple[VisionEncoder, CLIPVisionModel]:
 @pytest.mark.parametrize("pair", [vit, clip])
 @pytest.mark.parametrize(("height", "width"), [(SIDE, SIDE), (18, 18), (6, 15), (3, 48)])
 def test_every_layer(pair: Callable, height: int, width: int) -> None:
-    """The stream after each layer, in images of the trained size and of others: (3, 48) has as many patches as (12, 12)."""
+    "The stream after each layer, in images of the trained size and of others: (3, 48) has as many patches as (12, 12)."
     model, reference = pair()
     images = random(3, CHANNELS, height, width)
     theirs = reference(images, output_hidden_states=True, interpolate_pos_encoding=True)
@@ -151,7 +151,7 @@ def test_every_layer(pair: Callable, height: int, width: int) -> None:
 
 @torch.no_grad()
 def test_output() -> None:
-    """After the last norm: all positions of ViT, and CLS of CLIP, which norms no other."""
+    "After the last norm: all positions of ViT, and CLS of CLIP, which norms no other."
     images = random(3, CHANNELS, SIDE, SIDE)
     model, reference = vit()
     agree(model(images), reference(images).last_hidden_state)
@@ -161,7 +161,7 @@ def test_output() -> None:
 
 @torch.no_grad()
 def test_attention_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reference takes the softmax in float32; here it is made to do so in float64."""
+    "The reference takes the softmax in float32; here it is made to do so in float64."
     softmax = F.softmax
     monkeypatch.setattr(modeling_vit.nn.functional, "softmax", lambda x, dim, dtype: softmax(x, dim))
     model, reference = vit("eager")
@@ -174,7 +174,7 @@ def test_attention_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_gradients() -> None:
-    """The gradient of ViT, number by number."""
+    "The gradient of ViT, number by number."
     model, reference = vit()
     images, direction = random(2, CHANNELS, SIDE, SIDE), random(2, 1 + (SIDE // PATCH) ** 2, D_MODEL, seed=1)
     (model(images) * direction).sum().backward()
@@ -190,7 +190,7 @@ def test_gradients() -> None:
 @pytest.mark.parametrize("image_size", [8, (4, 8)])
 @pytest.mark.parametrize("embedding_norm", [False, True])
 def test_gradient_flows_everywhere(image_size: int | tuple[int, int], embedding_norm: bool) -> None:
-    """Into every parameter, also through positions for another size; a bias of keys has none, softmax ignores it."""
+    "Into every parameter, also through positions for another size; a bias of keys has none, softmax ignores it."
     model = ImageClassifier(5, image_size=image_size, num_channels=2, embedding_norm=embedding_norm).double()
     torch.nn.init.ones_(model.head.weight[0])  # at zero, as it starts, nothing passes the head
     for shape in ((8, 8), (4, 8)):
@@ -254,7 +254,7 @@ def test_heads_that_do_not_fit() -> None:
 
 
 def test_digits() -> None:
-    """Every digit is in one part, the labels go with their images, and only the seed decides."""
+    "Every digit is in one part, the labels go with their images, and only the seed decides."
     digits = datasets.load_digits()
     labels = {image.astype("float32").tobytes(): label for image, label in zip(digits.images, digits.target, strict=True)}
     train, held_out = load_digits(7)
@@ -272,7 +272,7 @@ def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_built_by_a_configuration_or_by_its_keys() -> None:
-    """The same encoder; given both, the keys change the configuration; a wrong key is answered with the right one."""
+    "The same encoder; given both, the keys change the configuration; a wrong key is answered with the right one."
     keys = {"image_size": (6, 12), "patch_size": 3, "d_model": 8, "n_layers": 1, "n_heads": 2}
     by_keys, by_config = VisionEncoder(**keys), VisionEncoder(VisionConfig(**keys))
     assert by_keys.config == by_config.config == VisionConfig(**keys)
