@@ -33,5 +33,5 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     Norms, rotary angles, routers and some softmaxes of `transformers` are computed in float32 whatever the dtype of the
     model. Here they read float64 where they say float32.
     """
-    from helpers import lift_casts   # PyTorch should see the environment above
+    from helpers import lift_casts  # PyTorch should see the environment above
     lift_casts(monkeypatch, FAMILIES)

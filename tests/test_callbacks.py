@@ -26,9 +26,10 @@ from geminiq.training.losses import OBJECTIVES, Inputs, Objective, build_objecti
 from geminiq.training.optimizer import SCHEDULES, configure_optimizer
 from geminiq.training.trainer import StepResult, Trainer, amp_dtype, make_trainer, resume_trainer, train_step
 from geminiq.utils.checkpointing import checkpoints
-from geminiq.utils.config import Config, ModelConfig, make_config, save_config
+from geminiq.utils.config import Config, ModelConfig, save_config
 from geminiq.utils.device import UserError, make_generator
 from geminiq.utils.metrics import accuracy, perplexity
+from helpers import tiny_run
 
 SMALL = {"vocab_size": 50, "max_seq_len": 8, "d_model": 24, "n_layers": 2, "n_heads": 3, "d_ff": 16}
 MOE = {**SMALL, "use_moe": True, "num_experts": 4,
@@ -96,26 +97,13 @@ def test_choices_without_a_place_are_counted() -> None:
     assert updated(3, MOE)[1].more == updated(8, SMALL)[1].more == {}
 
 
-NAMES = ["Ada", "Emmy", "Sofia", "Grace", "Mary", "Rosalind"]
-
-
-def configured(folder: Path, model: dict | None = None, **training: object) -> Config:
-    "A run of a few seconds."
-    text = folder / "text.txt"
-    text.write_text("\n\n".join(f"{a} writes to {b} about {c}." for a in NAMES for b in NAMES for c in NAMES))
-    return make_config({
-        "model": {"vocab_size": 330, "max_seq_len": 16, "d_model": 24, "n_layers": 2, "n_heads": 2, "d_ff": 32,
-                  **(model or {})},
-        "training": {"max_steps": 8, "batch_size": 4, "warmup_steps": 2, "eval_every": 2, "eval_batches": 2, "save_every": 4,
-                     "use_amp": False, "device": "cpu", **training},
-        "data": {"train_path": str(text)}})
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     "Read once."
     folder = tmp_path_factory.mktemp("data")
-    config = configured(folder)
+    config = tiny_run(folder)
     return prepare_data(config.data, config.model.vocab_size, config.training.seed, folder)
 
 
@@ -129,7 +117,7 @@ def lines(run: Path) -> list[dict]:
 def test_computing_activations_again_changes_no_bit(model: dict, accumulation: int, data: Data, tmp_path: Path) -> None:
     histories = []
     for again in (False, True):
-        config = configured(tmp_path, model, gradient_checkpointing=again, gradient_accumulation=accumulation)
+        config = tiny_run(tmp_path, model, gradient_checkpointing=again, gradient_accumulation=accumulation)
         trainer = make_trainer(config, tmp_path / str(again), data=data, progress=False)
         assert trainer.model.gradient_checkpointing == again
         histories.append(trainer.train())
@@ -138,7 +126,7 @@ def test_computing_activations_again_changes_no_bit(model: dict, accumulation: i
 
 def test_activations_are_indeed_computed_again(data: Data, tmp_path: Path) -> None:
     calls = []
-    config = configured(tmp_path, gradient_checkpointing=True, max_steps=1, eval_every=100)
+    config = tiny_run(tmp_path, gradient_checkpointing=True, max_steps=1, eval_every=100)
     trainer = make_trainer(config, tmp_path / "run", data=data, progress=False)
     trainer.model.blocks[0].attention.register_forward_hook(lambda *_: calls.append(trainer.model.training))
     trainer.train()
@@ -148,7 +136,7 @@ def test_activations_are_indeed_computed_again(data: Data, tmp_path: Path) -> No
 def test_the_trainer_can_do_without_logits(data: Data, tmp_path: Path) -> None:
     histories = []
     for chunk in (None, 50):
-        config = configured(tmp_path, vocab_chunk=chunk, label_smoothing=0.1)
+        config = tiny_run(tmp_path, vocab_chunk=chunk, label_smoothing=0.1)
         model = Transformer(config.model).double()
         trainer = Trainer(model, data.train, data.val, config.training)
         if chunk:
@@ -169,7 +157,7 @@ def trained(data: Data, config: Config, dtype: torch.dtype = torch.float32, **pa
 
 def test_pieces_of_the_vocabulary_under_autocast(data: Data, tmp_path: Path) -> None:
     "Products in 16 bits, the same losses as with all logits."
-    runs = [trained(data, configured(tmp_path, vocab_chunk=chunk, label_smoothing=0.1), dtype)
+    runs = [trained(data, tiny_run(tmp_path, vocab_chunk=chunk, label_smoothing=0.1), dtype)
             for chunk, dtype in ((None, torch.bfloat16), (50, torch.bfloat16), (None, torch.float32))]
     losses = [[entry["loss"] for entry in run.log_history[1:]] for run in runs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
@@ -180,7 +168,7 @@ def test_pieces_of_the_vocabulary_under_autocast(data: Data, tmp_path: Path) -> 
 
 
 def test_smoothing_is_for_training_alone(data: Data, tmp_path: Path) -> None:
-    plain, smooth = (make_trainer(configured(tmp_path, label_smoothing=epsilon), tmp_path / str(epsilon), data=data,
+    plain, smooth = (make_trainer(tiny_run(tmp_path, label_smoothing=epsilon), tmp_path / str(epsilon), data=data,
                                   progress=False) for epsilon in (0.0, 0.5))
     assert plain.evaluate() == smooth.evaluate()
     plain.train(), smooth.train()
@@ -189,9 +177,9 @@ def test_smoothing_is_for_training_alone(data: Data, tmp_path: Path) -> None:
 
 def test_the_share_of_dropped_choices_is_in_the_history(data: Data, tmp_path: Path) -> None:
     moe = {"use_moe": True, "num_experts": 4}
-    config = configured(tmp_path, {**moe, "capacity_factor": 0.5})
+    config = tiny_run(tmp_path, {**moe, "capacity_factor": 0.5})
     limited = make_trainer(config, tmp_path / "a", data=data, progress=False).train()
-    free = make_trainer(configured(tmp_path, moe), tmp_path / "b", data=data, progress=False).train()
+    free = make_trainer(tiny_run(tmp_path, moe), tmp_path / "b", data=data, progress=False).train()
     assert all(0.2 < entry["dropped"] < 1 for entry in limited[1:])
     assert not any("dropped" in entry for entry in free)
 
@@ -227,7 +215,7 @@ class Moments(Callback):
 
 def test_a_callback_of_ones_own_is_told_and_what_it_adds_is_kept(data: Data, tmp_path: Path) -> None:
     mine = Moments(stop=3)
-    trainer = make_trainer(configured(tmp_path), tmp_path / "run", [mine], progress=False, data=data)
+    trainer = make_trainer(tiny_run(tmp_path), tmp_path / "run", [mine], progress=False, data=data)
     history = trainer.train()
     assert mine.told == [("start", 0), -1, 1, -2, 2, -3, 3, "end", "close"]
     assert trainer.stop_reason == "enough" and len(history) == 4
@@ -242,7 +230,7 @@ def test_a_callback_of_ones_own_is_told_and_what_it_adds_is_kept(data: Data, tmp
 
 def test_an_error_saves_nothing_and_closes_everything(data: Data, tmp_path: Path) -> None:
     broken, after = Moments(fail=3), Moments()
-    trainer = make_trainer(configured(tmp_path, save_every=2), tmp_path / "run", [broken, after], progress=False, data=data)
+    trainer = make_trainer(tiny_run(tmp_path, save_every=2), tmp_path / "run", [broken, after], progress=False, data=data)
     with pytest.raises(RuntimeError, match="broken"):
         trainer.train()
     assert after.told[-1] == "close" and "end" not in after.told
@@ -261,7 +249,7 @@ class Rates(Callback):
 
 @pytest.mark.parametrize("cut", [5, 8, 9])
 def test_early_stopping_is_as_patient_after_a_resume(cut: int, data: Data, tmp_path: Path) -> None:
-    config = configured(tmp_path, max_steps=100, eval_every=2, patience=2)
+    config = tiny_run(tmp_path, max_steps=100, eval_every=2, patience=2)
     whole = make_trainer(config, tmp_path / "whole", [Rates()], progress=False, data=data)
     whole.train()
     assert any(isinstance(callback, EarlyStopping) for callback in whole.callbacks)
@@ -278,7 +266,7 @@ def test_early_stopping_is_as_patient_after_a_resume(cut: int, data: Data, tmp_p
 
 def test_the_command_line_says_why_it_stopped(tmp_path: Path) -> None:
     "Also when it is asked to go on, until it is given more patience."
-    config = configured(tmp_path, max_steps=40, eval_every=1, patience=1, learning_rate=5.0, warmup_steps=0)
+    config = tiny_run(tmp_path, max_steps=40, eval_every=1, patience=1, learning_rate=5.0, warmup_steps=0)
     save_config(config, tmp_path / "c.yaml")
     command = ["train", "--config", str(tmp_path / "c.yaml"), "--output", str(tmp_path / "run")]
     for more in ([], ["--resume"]):
@@ -294,13 +282,13 @@ def test_the_command_line_says_why_it_stopped(tmp_path: Path) -> None:
 def test_settings_that_make_no_sense_are_refused(key: str, tmp_path: Path) -> None:
     name, _, value = key.partition("=")
     with pytest.raises(UserError, match=f"training.{name} is"):
-        configured(tmp_path, **{name: value if name == "parallel" else float(value)})
+        tiny_run(tmp_path, **{name: value if name == "parallel" else float(value)})
 
 
 # What a trainer is given
 
 def test_a_trainer_given_its_parts_writes_nothing_and_learns_as_the_configured_one(data: Data, tmp_path: Path) -> None:
-    config = configured(tmp_path)
+    config = tiny_run(tmp_path)
     model = Transformer(config.model, make_generator(config.training.seed))
     by_hand = Trainer(model, data.train, data.val, config.training)
     before = sorted(tmp_path.rglob("*"))
@@ -310,7 +298,7 @@ def test_a_trainer_given_its_parts_writes_nothing_and_learns_as_the_configured_o
 
 
 def test_optimizer_and_objective_can_be_replaced(data: Data, tmp_path: Path) -> None:
-    config = configured(tmp_path, max_steps=2)
+    config = tiny_run(tmp_path, max_steps=2)
     model = Transformer(config.model)
 
     class Doubled(Objective):
@@ -330,7 +318,7 @@ def test_a_schedule_and_an_objective_of_ones_own_are_chosen_by_name(data: Data, 
 
     SCHEDULES["mine"], OBJECTIVES["mine"] = lambda step, **_: 1 / step, Mine
     try:
-        config = configured(tmp_path, schedule="mine", objective="mine")
+        config = tiny_run(tmp_path, schedule="mine", objective="mine")
         trainer = make_trainer(config, tmp_path / "run", data=data, progress=False)
         assert type(trainer.objective) is Mine
         rates = [entry["learning_rate"] for entry in trainer.train()[1:]]
@@ -339,7 +327,7 @@ def test_a_schedule_and_an_objective_of_ones_own_are_chosen_by_name(data: Data, 
         del SCHEDULES["mine"], OBJECTIVES["mine"]
     for wrong in ({"schedule": "mine"}, {"objective": "mine"}, {"objective": "cross_entropi"}):
         with pytest.raises(UserError, match=r"is unknown: did you mean (linear|cross_entropy)|known are cross_entropy, experts"):
-            configured(tmp_path, **wrong)
+            tiny_run(tmp_path, **wrong)
 
 
 def test_inputs_may_be_several_tensors(data: Data) -> None:
@@ -364,7 +352,7 @@ def test_inputs_may_be_several_tensors(data: Data) -> None:
 # Evaluations
 
 def test_perplexity_and_accuracy_at_every_evaluation(data: Data, tmp_path: Path) -> None:
-    trainer = make_trainer(configured(tmp_path), tmp_path / "run", data=data, progress=False)
+    trainer = make_trainer(tiny_run(tmp_path), tmp_path / "run", data=data, progress=False)
     history = trainer.train()
     assert [entry["step"] for entry in history if "val_loss" in entry] == [0, 2, 4, 6, 8]
     for entry in lines(tmp_path / "run"):
@@ -459,7 +447,7 @@ def test_float16_with_a_scaled_loss_goes_on_after_a_stop_as_if_there_had_been_no
         accumulation: int, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     "Steps are skipped while the scale comes down, and the scale is in the checkpoint."
     sixteen(monkeypatch)
-    config = configured(tmp_path, {"dropout": 0.1}, gradient_accumulation=accumulation, max_steps=20)
+    config = tiny_run(tmp_path, {"dropout": 0.1}, gradient_accumulation=accumulation, max_steps=20)
     whole = make_trainer(config, tmp_path / "whole", data=data, progress=False)
     history = whole.train()
     skipped = [entry["step"] for entry in history[1:] if entry["grad_norm"] is None]
@@ -473,7 +461,7 @@ def test_float16_with_a_scaled_loss_goes_on_after_a_stop_as_if_there_had_been_no
         resumed.train()
         assert [{**entry, "mine": None} for entry in resumed.log_history] == [{**entry, "mine": None} for entry in history]
         assert all(map(torch.equal, resumed.model.parameters(), whole.model.parameters()))
-    near = make_trainer(configured(tmp_path, {"dropout": 0.1}, max_steps=1), tmp_path / "near", data=data, progress=False)
+    near = make_trainer(tiny_run(tmp_path, {"dropout": 0.1}, max_steps=1), tmp_path / "near", data=data, progress=False)
     assert near.dtype == torch.float16
     assert all(json.dumps(entry, allow_nan=False) for entry in history)
 

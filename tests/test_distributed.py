@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from test_callbacks import configured
 from torch.testing import assert_close
 
 from geminiq.training.callbacks import LOG
 from geminiq.utils.checkpointing import checkpoints, latest_checkpoint, load_checkpoint
 from geminiq.utils.config import save_config
+from helpers import tiny_run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals differ, and so does gloo")
 
@@ -90,12 +90,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from geminiq.models.transformer import Transformer
     from geminiq.training.trainer import make_trainer
     folder = tmp_path_factory.mktemp("distributed")
-    base = configured(folder, **MODELS["dense"][1])
+    base = tiny_run(folder, **MODELS["dense"][1])
     data = prepare_data(base.data, base.model.vocab_size, base.training.seed, folder)
     alone = folder / "alone"
     for name, (model, training) in {**MODELS, **LIMITED}.items():
         for parallel in ("ddp", "fsdp"):
-            config = configured(folder, model, parallel=parallel, **training)
+            config = tiny_run(folder, model, parallel=parallel, **training)
             save_config(config, folder / f"{name} {parallel}.yaml")
         make_trainer(config, alone / name, (), False, data, Transformer(config.model).double()).train()
     make_trainer(base, folder / "one", (), False, data).train()
@@ -169,7 +169,7 @@ def test_begun_by_two_and_ended_by_one_and_the_reverse(runs: Path) -> None:
     "In single precision. The run that FSDP began was ended by DDP, the other way is checked for one process."
     from geminiq.training.trainer import resume_trainer
     one = history(runs / "alone" / "longer")
-    resumed = resume_trainer(runs / "stopped ddp", configured(runs, max_steps=12, **MODELS["dense"][1]), progress=False).train()
+    resumed = resume_trainer(runs / "stopped ddp", tiny_run(runs, max_steps=12, **MODELS["dense"][1]), progress=False).train()
     for ours in (resumed, history(runs / "one")):
         assert [entry["step"] for entry in ours] == list(range(13))
         assert losses(ours) == pytest.approx(losses(one), rel=1e-5)
@@ -183,7 +183,7 @@ def losses(entries: list[dict]) -> list[float]:
 
 def cli(folder: Path, *more: str) -> list[str]:
     "The command of the lesson, for a small model."
-    save_config(configured(folder, max_steps=4), folder / "small.yaml")
+    save_config(tiny_run(folder, max_steps=4), folder / "small.yaml")
     changes = [part for change in more for part in ("--set", change)]
     return ["-m", "geminiq", "train", "--config", "small.yaml", "--output", "run", *changes]
 
@@ -228,7 +228,7 @@ make_trainer(load_config("small.yaml"), "run", [Die()], progress=False).train()
 
 def test_who_dies_does_not_hang_the_others(tmp_path: Path) -> None:
     "And the last checkpoint is whole."
-    save_config(configured(tmp_path), tmp_path / "small.yaml")
+    save_config(tiny_run(tmp_path), tmp_path / "small.yaml")
     (tmp_path / "script.py").write_text(DYING)
     start = time.monotonic()
     assert torchrun("script.py", folder=tmp_path).returncode != 0
@@ -260,7 +260,7 @@ def test_all_processes_skip_the_steps_that_one_would(tmp_path: Path) -> None:
     "In float16 with a scaled loss: the same steps overflow, and the scale of the checkpoint is the same."
     (tmp_path / "sixteen").mkdir()
     for name, parallel in (("one", "ddp"), ("ddp", "ddp"), ("fsdp", "fsdp")):
-        save_config(configured(tmp_path, parallel=parallel, max_steps=12), tmp_path / "sixteen" / f"{name}.yaml")
+        save_config(tiny_run(tmp_path, parallel=parallel, max_steps=12), tmp_path / "sixteen" / f"{name}.yaml")
     (tmp_path / "script.py").write_text(SIXTEEN)
     subprocess.run([sys.executable, "script.py", tmp_path, "one"], cwd=tmp_path, check=True)
     result = torchrun("script.py", tmp_path, "ddp", "fsdp", folder=tmp_path)

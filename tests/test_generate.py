@@ -8,25 +8,17 @@ from torch import Tensor
 
 from geminiq.generation.cache import KVCache
 from geminiq.generation.generate import generate, left_pad, lengthen
-from geminiq.generation.sampling import Sampling
 from geminiq.models.transformer import Transformer
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import UserError, make_generator
+from helpers import GREEDY, decisive_model
 
 V, CONTEXT, NEW = 64, 48, 12
-GREEDY = Sampling(temperature=0)
 
 
 def make_model(position: str = "rope", attention: str = "standard", kv: int = 4) -> Transformer:
-    "A random model in double precision, with logits far enough apart that no two tokens tie."
-    config = ModelConfig(vocab_size=V, max_seq_len=CONTEXT, d_model=32, n_layers=3, n_heads=4, n_kv_heads=kv,
-                         attention_type=attention, pos_encoding=position,
-                         tie_embeddings=False)   # tied and untrained, it would repeat its input
-    model = Transformer(config, make_generator(1)).double().requires_grad_(False)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            parameter.mul_(8)   # an untrained model's logits are all alike; these are not
-    return model
+    "A model that never hesitates between two tokens."
+    return decisive_model(1, vocab_size=V, max_seq_len=CONTEXT, n_kv_heads=kv, attention_type=attention, pos_encoding=position)
 
 
 def greedy_by_hand(model: Transformer, prompts: list[list[int]], sizes: list[int]) -> Tensor:

@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from geminiq.data.dataset import IGNORE_INDEX
 from geminiq.training.losses import chunked_cross_entropy_loss, cross_entropy_loss
 from geminiq.utils.device import make_generator
+from helpers import PEAK_MEMORY
 
 
 def example(n: int, d_model: int, vocab: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,21 +82,20 @@ def test_float64_stays_so_under_autocast() -> None:
         assert torch.equal(chunked_cross_entropy_loss(features, weight, targets), expected)
 
 
-PEAK = """
-import re, sys, torch
+PEAK = PEAK_MEMORY + """
+import sys, torch
 from geminiq.training.losses import chunked_cross_entropy_loss, cross_entropy_loss
 n, D, V = 2048, 64, 32000
 x, w = torch.randn(n, D, requires_grad=True), torch.randn(V, D, requires_grad=True)
 y = torch.arange(n)
-def peak(): return int(re.search("VmHWM: *\\t* *([0-9]+)", open("/proc/self/status").read())[1])   # in KiB
 small = slice(0, 8)
 for loss in (cross_entropy_loss(x[small] @ w.T, y[small]), chunked_cross_entropy_loss(x[small], w, y[small])):
     loss.backward()        # what the first call needs once and for all does not count
 ballast = torch.ones(100_000_000)   # what is held now is the most so far
-before = peak()
+before = peak_memory()
 loss = chunked_cross_entropy_loss(x, w, y, chunk=1024) if sys.argv[1] == "pieces" else cross_entropy_loss(x @ w.T, y)
 loss.backward()
-print(peak() - before)
+print(peak_memory() - before)
 """
 
 

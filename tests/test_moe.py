@@ -5,16 +5,12 @@ fixture `exact` makes them float64: formulas are compared, not rounding.
 """
 
 import copy
-import os
 from math import ceil, inf
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_reference import ExactTorch
 from torch import Tensor, nn
 from torch.testing import assert_close
 from transformers import MixtralConfig, Qwen3MoeConfig
@@ -282,14 +278,6 @@ def test_what_cannot_be_built_is_refused(make: object, message: str) -> None:
 
 
 # Against transformers
-
-@pytest.fixture
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    "Lift the casts to float32 in the reference."
-    for module in (modeling_mixtral, modeling_qwen3_moe):
-        monkeypatch.setattr(module, "torch", ExactTorch())
-    monkeypatch.setattr(Tensor, "float", Tensor.double)
-
 
 def renamed(state: dict[str, Tensor], num_experts: int) -> dict[str, Tensor]:
     "Weights or gradients of a layer of transformers by the names of geminiq; its experts are stacked."

@@ -1,6 +1,5 @@
 """Pictures in a text: against LLaVA of transformers, PyTorch's own attention, loops, and each row alone."""
 
-import os
 import re
 import subprocess
 import sys
@@ -9,17 +8,13 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imsave
-from test_reference import ExactTorch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-from transformers.models.llama import modeling_llama
 from typer.testing import CliRunner
 
 from geminiq.cli import app
@@ -29,7 +24,6 @@ from geminiq.data.tokenizer import train_tokenizer
 from geminiq.generation.beam_search import beam_search
 from geminiq.generation.cache import KVCache
 from geminiq.generation.generate import generate, left_pad
-from geminiq.generation.sampling import Sampling
 from geminiq.models import multimodal, vision
 from geminiq.models.multimodal import (
     FUSIONS,
@@ -61,22 +55,10 @@ from geminiq.training.trainer import DATASETS, make_trainer, resume_trainer
 from geminiq.utils.checkpointing import build_model, load_checkpoint
 from geminiq.utils.config import Config, ModelConfig, load_config, make_config, preset_names, save_config
 from geminiq.utils.device import UserError, make_generator
+from helpers import GREEDY, agree, assert_generator_decides, random, scatter_weights
 
 TOLERANCE = 1e-11   # relative to the largest number
 IMAGE, V = 7, 50
-GREEDY = Sampling(temperature=0)
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    "Random numbers in float64."
-    return torch.randn(shape, generator=make_generator(seed), dtype=torch.float64)
-
-
-def agree(ours: Tensor, theirs: Tensor) -> None:
-    "Equal up to rounding in float64."
-    assert ours.dtype == theirs.dtype == torch.float64
-    assert ours.shape == theirs.shape
-    assert (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max()
 
 
 # LLaVA
@@ -104,21 +86,15 @@ def renamed(name: str) -> str:
 
 
 @pytest.fixture
-def llava(monkeypatch: pytest.MonkeyPatch) -> tuple[VisionLanguageModel, LlavaForConditionalGeneration]:
+def llava(exact: None) -> tuple[VisionLanguageModel, LlavaForConditionalGeneration]:
     "LLaVA twice, with the same random weights; a CLIP of three layers read before its last, 3 × 3 patches, a LLaMA of two."
-    monkeypatch.setattr(modeling_llama, "torch", ExactTorch())   # it casts to float32 in places
     eye = CLIPVisionConfig(image_size=12, patch_size=4, hidden_size=16, num_hidden_layers=3, num_attention_heads=4,
                            intermediate_size=24)
     text = LlamaConfig(vocab_size=V, max_position_embeddings=64, hidden_size=24, num_hidden_layers=2, num_attention_heads=4,
                        num_key_value_heads=2, intermediate_size=40, rms_norm_eps=1e-3, bos_token_id=None, eos_token_id=None)
     config = LlavaConfig(vision_config=eye, text_config=text, image_token_index=IMAGE, vision_feature_layer=-2,
                          vision_feature_select_strategy="default")
-    reference = LlavaForConditionalGeneration(config).double().eval()
-    generator = make_generator(0)
-    with torch.no_grad():
-        for p in reference.parameters():   # so far from 0, in norms from 1, that each number counts
-            noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
-            p.copy_(p + 0.1 * noise if p.ndim == 1 else 0.3 * noise)
+    reference = scatter_weights(LlavaForConditionalGeneration(config).double().eval(), 0.3)
     encoder = VisionEncoder(VisionConfig(image_size=12, patch_size=4, num_channels=3, d_model=16, n_layers=3, n_heads=4, d_ff=24,
                                          norm_eps=eye.layer_norm_eps, activation="quick_gelu", embedding_norm=True))
     language = Transformer(ModelConfig(vocab_size=V, max_seq_len=64, d_model=24, n_layers=2, n_heads=4, attention_type="gqa",
@@ -197,15 +173,6 @@ def copy_attention(ours: nn.Module) -> nn.MultiheadAttention:
     return theirs
 
 
-def scatter_weights(module: nn.Module, seed: int = 0) -> None:
-    "Weights so far from where they start that each number counts."
-    generator = make_generator(seed)
-    with torch.no_grad():
-        for p in module.parameters():
-            noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
-            p.copy_(p + 0.2 * noise if p.ndim == 1 else 0.4 * noise)
-
-
 def cross_by_pytorch(block: CrossAttentionBlock, x: Tensor, context: Tensor, seen: Tensor) -> Tensor:
     "What a block computes, with PyTorch's attention; `seen` is (B, S)."
     gates = [1.0, 1.0] if block.gates is None else block.gates.tanh()
@@ -220,7 +187,7 @@ def cross_by_pytorch(block: CrossAttentionBlock, x: Tensor, context: Tensor, see
 def test_resampler(T: int, n: int, queries: int, layers: int, seed: int) -> None:
     "Against PyTorch's attention; as many vectors come out whatever goes in, and padding does not count."
     resampler = Resampler(6, 8, queries, layers, 2).double()
-    scatter_weights(resampler, seed)
+    scatter_weights(resampler, 0.4, 0.2, seed)
     features = random(T, n, 6, seed=seed)
     mask = torch.rand(T, n, generator=make_generator(seed)) < 0.6   # a row may be empty: the queries see themselves
     x = resampler.queries.expand(T, -1, -1)
@@ -236,7 +203,7 @@ def test_resampler(T: int, n: int, queries: int, layers: int, seed: int) -> None
 @pytest.mark.parametrize("strategy", ["cross_attention", "gated", "concat"])
 def test_fusion(strategy: str) -> None:
     fusion = MultimodalFusion(8, 2, strategy=strategy).double()
-    scatter_weights(fusion)
+    scatter_weights(fusion, 0.4, 0.2)
     text, image = random(3, 5, 8), random(3, 7, 8, seed=1)
     text_mask, image_mask = (torch.arange(n) < torch.tensor([[n], [n - 2], [1]]) for n in (5, 7))
     if strategy == "concat":
@@ -267,16 +234,7 @@ def make_fusion(d_vision: int, d_model: int, generator: torch.Generator) -> Mult
 
 @pytest.mark.parametrize("make", [LinearProjector, MLPProjector, Resampler, make_fusion])
 def test_the_generator_alone_decides_the_first_weights(make: Callable) -> None:
-    def weights(seed: int) -> Tensor:
-        return torch.cat([p.flatten() for p in make(6, 8, generator=make_generator(seed)).parameters()])
-
-    first, state = weights(1), torch.get_rng_state()
-    torch.rand(1)
-    assert torch.equal(weights(1), first)
-    assert not torch.equal(weights(2), first)
-    torch.set_rng_state(state)
-    weights(1)
-    assert torch.equal(torch.get_rng_state(), state)
+    assert_generator_decides(lambda generator: make(6, 8, generator=generator))
 
 
 @settings(deadline=None)

@@ -5,11 +5,8 @@ softmax of eager attention. The fixture `exact` makes them read float64 where th
 compared, not rounding.
 """
 
-import os
 import re
 from collections.abc import Callable
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
 
 import pytest
 import torch
@@ -34,43 +31,24 @@ from transformers.models.llama import modeling_llama
 
 from geminiq.generation.cache import KVCache
 from geminiq.generation.generate import generate, left_pad
-from geminiq.generation.sampling import Sampling, min_p, repetition_penalty, temperature, top_k, top_p
+from geminiq.generation.sampling import min_p, repetition_penalty, temperature, top_k, top_p
 from geminiq.models.embeddings import RotaryEmbedding, apply_rotary_emb
 from geminiq.models.transformer import Transformer
 from geminiq.training.losses import cross_entropy_loss
 from geminiq.training.optimizer import constant_schedule, cosine_schedule, linear_schedule
 from geminiq.utils.config import ModelConfig
+from helpers import GREEDY, agree, scatter_weights
 
 TOLERANCE = 1e-11   # relative to the largest number
 VOCAB, CONTEXT, D_MODEL, D_FF, LAYERS, EPS = 61, 24, 24, 40, 3, 1e-3
 SEED = 0
-GREEDY = Sampling(temperature=0)
-
-
-class ExactTorch:
-    "PyTorch, except that float32 is float64."
-    float = float32 = torch.float64
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(torch, name)
-
-
-@pytest.fixture
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    "Lift the casts to float32 in the reference's LLaMA."
-    monkeypatch.setattr(modeling_llama, "torch", ExactTorch())
 
 
 class Pair:
     "A reference with random weights, and geminiq with a copy of them."
 
     def __init__(self, reference: PreTrainedModel, config: ModelConfig, renamed: Callable[[dict], dict]):
-        self.reference, self.renamed = reference.double().eval(), renamed
-        generator = torch.Generator().manual_seed(SEED)
-        with torch.no_grad():
-            for p in reference.parameters():   # so far from 0, in norms from 1, that each number counts
-                noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
-                p.copy_(p + 0.1 * noise if p.ndim == 1 else 0.4 * noise)
+        self.reference, self.renamed = scatter_weights(reference.double().eval()), renamed
         self.model = Transformer(config).double().eval()
         self.model.load_state_dict(renamed(reference.state_dict()))
 
@@ -182,13 +160,6 @@ def prompts() -> tuple[Tensor, Tensor]:   # tokens (4, 9), attention_mask (4, 9)
     "Four texts of different lengths, filled up at the left."
     tokens = random_tokens(4, 9).tolist()
     return left_pad([row[:length] for row, length in zip(tokens, (9, 1, 4, 7), strict=True)])
-
-
-def agree(ours: Tensor, theirs: Tensor) -> None:
-    "Equal up to rounding in float64."
-    assert ours.dtype == theirs.dtype == torch.float64
-    assert ours.shape == theirs.shape
-    assert (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max()
 
 
 def same_tokens(pair: Pair, tokens: Tensor, attention_mask: Tensor | None, n_new: int) -> None:

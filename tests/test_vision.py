@@ -1,22 +1,20 @@
 """The vision encoder: against one matrix product, against itself shuffled, and against ViT and CLIP of transformers."""
 
-import os
 import re
 import sys
 from collections.abc import Callable
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import datasets
-from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedModel, ViTConfig, ViTModel
 from transformers.models.vit import modeling_vit
 
+import helpers
 from geminiq.models.attention import record_attention
 from geminiq.models.vision import (
     ImageClassifier,
@@ -27,8 +25,10 @@ from geminiq.models.vision import (
     resize_positions,
 )
 from geminiq.utils.device import UserError
+from helpers import assert_generator_decides, random, scatter_weights
 
 TOLERANCE = 1e-12   # relative to the largest number
+agree = partial(helpers.agree, tolerance=TOLERANCE)
 SIDE, PATCH, CHANNELS, D_MODEL, D_FF, LAYERS, HEADS = 12, 3, 2, 16, 24, 3, 4
 OF_VIT = {"embeddings.cls_token": "cls_token", "embeddings.position_embeddings": "position_embeddings",
           "embeddings.patch_embeddings.projection": "patches.projection", "layers": "blocks",
@@ -40,18 +40,6 @@ OF_CLIP = {"embeddings.class_embedding": "cls_token", "embeddings.position_embed
            "layer_norm1": "attention_norm", "layer_norm2": "feed_forward_norm", "post_layernorm": "norm",
            "self_attn.q_proj": "attention.query", "self_attn.k_proj": "attention.key", "self_attn.v_proj": "attention.value",
            "self_attn.out_proj": "attention.output", "mlp.fc1": "feed_forward.up", "mlp.fc2": "feed_forward.down"}
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    "Random numbers in float64."
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def agree(ours: Tensor, theirs: Tensor) -> None:
-    "Equal up to rounding in float64."
-    assert ours.dtype == theirs.dtype == torch.float64
-    assert ours.shape == theirs.shape
-    assert (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max()
 
 
 @settings(deadline=None)
@@ -103,12 +91,7 @@ def rename(name: str, parts: dict[str, str]) -> str:
 
 def copied(reference: PreTrainedModel, parts: dict[str, str], **change: object) -> tuple[VisionEncoder, PreTrainedModel]:
     "An encoder with the random weights of a reference, and the reference, in float64."
-    reference = reference.double().eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in reference.parameters():   # so far from 0, in norms from 1, that each number counts
-            noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
-            p.copy_(p + 0.1 * noise if p.ndim == 1 else 0.4 * noise)
+    reference = scatter_weights(reference.double().eval())
     config = VisionConfig(image_size=SIDE, patch_size=PATCH, num_channels=CHANNELS, d_model=D_MODEL, n_layers=LAYERS,
                           n_heads=HEADS, d_ff=D_FF, **change)
     model = VisionEncoder(config).double().eval()
@@ -210,17 +193,7 @@ def test_training_and_evaluation_differ_by_dropout_alone() -> None:
 
 
 def test_the_generator_alone_decides_the_first_weights() -> None:
-    def weights(seed: int) -> Tensor:
-        model = ImageClassifier(10, generator=torch.Generator().manual_seed(seed))
-        return torch.cat([p.flatten() for p in model.parameters()])
-
-    first, state = weights(1), torch.get_rng_state()
-    torch.rand(1)
-    assert torch.equal(weights(1), first)
-    assert not torch.equal(weights(2), first)
-    torch.set_rng_state(state)
-    weights(1)
-    assert torch.equal(torch.get_rng_state(), state)
+    assert_generator_decides(lambda generator: ImageClassifier(10, generator=generator))
 
 
 @pytest.mark.parametrize(("image_size", "patch_size"), [(10, 4), ((8, 10), 4), ((10, 8), 4), (2, 4), (0, 2), (8, 0), (8, -2)])
