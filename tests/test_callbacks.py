@@ -26,15 +26,13 @@ from geminiq.training.losses import OBJECTIVES, Inputs, Objective, build_objecti
 from geminiq.training.optimizer import SCHEDULES, configure_optimizer
 from geminiq.training.trainer import StepResult, Trainer, amp_dtype, make_trainer, resume_trainer, train_step
 from geminiq.utils.checkpointing import checkpoints
-from geminiq.utils.config import Config, ModelConfig, save_config
+from geminiq.utils.config import Config, save_config
 from geminiq.utils.device import UserError, make_generator
 from geminiq.utils.metrics import accuracy, perplexity
-from helpers import tiny_run
+from helpers import tiny_model, tiny_run
 
-SMALL = {"vocab_size": 50, "max_seq_len": 8, "d_model": 24, "n_layers": 2, "n_heads": 3, "d_ff": 16}
-MOE = {**SMALL, "use_moe": True, "num_experts": 4,
-       "router_aux_loss_coef": 0.5, "router_z_loss_coef": 0.1}  # so large that they count
-BATCH = torch.randint(50, (8, 9), generator=make_generator(0))
+MOE = {"use_moe": True, "num_experts": 4, "router_aux_loss_coef": 0.5, "router_z_loss_coef": 0.1}  # so large that they count
+BATCH = torch.randint(31, (8, 9), generator=make_generator(0))
 INPUTS, TARGETS = BATCH[:, :-1], BATCH[:, 1:].clone()
 TARGETS[5:, 4:] = IGNORE_INDEX
 TARGETS[0] = IGNORE_INDEX
@@ -42,14 +40,14 @@ TARGETS[0] = IGNORE_INDEX
 
 def updated(parts: int, model: dict, **settings: object) -> tuple[Tensor, StepResult]:
     "All weights after one update in float64, whose batch comes in parts of so many rows."
-    objective = build_objective(Transformer(ModelConfig(**model)).double(), **settings)
+    objective = build_objective(tiny_model(**model), **settings)
     pieces = list(zip(INPUTS.split(parts), TARGETS.split(parts), strict=True))
     # Not Adam: it moves every weight equally far in its first step, whatever the length of the gradient.
     result = train_step(objective, torch.optim.SGD(objective.parameters(), lr=1.0), pieces, 10.0)
     return torch.cat([p.detach().flatten() for p in objective.parameters()]), result
 
 
-@pytest.mark.parametrize("model", [SMALL, MOE, {**MOE, "top_k": 1, "num_shared_experts": 1}], ids=["dense", "moe", "switch"])
+@pytest.mark.parametrize("model", [{}, MOE, {**MOE, "top_k": 1, "num_shared_experts": 1}], ids=["dense", "moe", "switch"])
 @pytest.mark.parametrize("how", [{}, {"label_smoothing": 0.1, "vocab_chunk": 7}], ids=["plain", "smooth pieces"])
 @pytest.mark.parametrize("parts", [1, 2, 3, 5, 7])
 def test_parts_of_a_batch_move_the_weights_as_the_whole(model: dict, how: dict, parts: int) -> None:
@@ -62,7 +60,7 @@ def test_parts_of_a_batch_move_the_weights_as_the_whole(model: dict, how: dict, 
 
 
 def test_the_losses_of_experts_are_those_of_their_lesson() -> None:
-    model = Transformer(ModelConfig(**MOE)).double()
+    model = tiny_model(**MOE)
     with record_routing(model) as recorded:
         loss = cross_entropy_loss(model(INPUTS), TARGETS, "sum")
     ours = build_objective(model)(INPUTS, TARGETS)
@@ -74,7 +72,7 @@ def test_the_losses_of_experts_are_those_of_their_lesson() -> None:
 
 def test_looking_ahead_draws_what_will_be_drawn() -> None:
     "With dropout and a router's noise the experts chosen beforehand are those that are chosen then."
-    model = Transformer(ModelConfig(**MOE, dropout=0.3, router_noise=True))
+    model = tiny_model(**MOE, dropout=0.3, router_noise=True)
     with record_routing(model) as recorded, torch.random.fork_rng([]):
         torch.manual_seed(0)
         batch = [(INPUTS[:4], TARGETS[:4]), (INPUTS[4:], TARGETS[4:])]
@@ -88,13 +86,13 @@ def test_looking_ahead_draws_what_will_be_drawn() -> None:
 def test_choices_without_a_place_are_counted() -> None:
     "As a share of all choices of the step, whatever its parts; without a limit there are none."
     limited = {**MOE, "capacity_factor": 0.5}
-    model = Transformer(ModelConfig(**limited)).double()
+    model = tiny_model(**limited)
     build_objective(model)(INPUTS, TARGETS)
     dropped = sum(block.feed_forward.dropped for block in model.blocks) / (2 * 2 * INPUTS.numel())
     assert 0.3 < dropped < 0.9
     assert updated(8, limited)[1].more == pytest.approx({"dropped": dropped})
     assert 0.3 < updated(4, limited)[1].more["dropped"] < 0.9
-    assert updated(3, MOE)[1].more == updated(8, SMALL)[1].more == {}
+    assert updated(3, MOE)[1].more == updated(8, {})[1].more == {}
 
 
 
@@ -335,14 +333,14 @@ def test_inputs_may_be_several_tensors(data: Data) -> None:
     class TwoInputs(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner = Transformer(ModelConfig(**SMALL)).double()
+            self.inner = tiny_model()
             self.lm_head, self.logits = self.inner.lm_head, self.inner.logits
 
         def hidden_states(self, tokens: Tensor, shift: Tensor) -> Tensor:
-            return self.inner.hidden_states((tokens + shift) % 50)
+            return self.inner.hidden_states((tokens + shift) % 31)
 
     model, shift = TwoInputs(), torch.ones_like(INPUTS)
-    expected = cross_entropy_loss(model.inner((INPUTS + 1) % 50), TARGETS, "sum")
+    expected = cross_entropy_loss(model.inner((INPUTS + 1) % 31), TARGETS, "sum")
     for inputs in ((INPUTS, shift), {"shift": shift, "tokens": INPUTS}):
         assert torch.equal(Objective(model)(inputs, TARGETS), expected)
         result = train_step(Objective(model), torch.optim.SGD(model.parameters(), lr=0.0), [(inputs, TARGETS)])
@@ -372,7 +370,7 @@ def test_perplexity_and_accuracy_at_every_evaluation(data: Data, tmp_path: Path)
 @given(n=st.integers(1, 9), vocab=st.integers(1, 12), chunk=st.integers(1, 15), seed=st.integers(0, 99))
 def test_what_is_measured_in_pieces_is_what_is_measured_at_once(n: int, vocab: int, chunk: int, seed: int) -> None:
     generator = make_generator(seed)
-    model = Transformer(ModelConfig(**{**SMALL, "vocab_size": vocab})).double()
+    model = tiny_model(vocab_size=vocab)
     inputs = torch.randint(vocab, (n, 8), generator=generator)
     targets = torch.randint(vocab, (n, 8), generator=generator)
     targets[torch.rand(n, 8, generator=generator) < 0.25] = IGNORE_INDEX
@@ -388,7 +386,7 @@ def test_scaling_the_loss_by_a_power_of_two_changes_no_bit_in_32_bits() -> None:
     "Unscaled before they are cut; with parts too."
     found = []
     for scaler in (None, GradScaler("cpu", init_scale=2.0**10)):
-        objective = Objective(Transformer(ModelConfig(**SMALL)))
+        objective = Objective(tiny_model().float())
         optimizer = configure_optimizer(objective, 1e-2)
         pieces = list(zip(INPUTS.split(3), TARGETS.split(3), strict=True))
         results = [train_step(objective, optimizer, pieces, 0.1, scaler=scaler) for _ in range(4)]
@@ -410,7 +408,7 @@ class Overflow(Objective):
 
 
 def test_a_gradient_that_overflows_is_skipped_and_the_scale_halved() -> None:
-    objective = Overflow(Transformer(ModelConfig(**SMALL)))
+    objective = Overflow(tiny_model().float())
     objective.steps = (2,)
     optimizer, scaler = configure_optimizer(objective, 1e-2), GradScaler("cpu", init_scale=16.0)
     weights, scales = [], []
@@ -425,7 +423,7 @@ def test_a_gradient_that_overflows_is_skipped_and_the_scale_halved() -> None:
 
 
 def test_a_gradient_that_is_never_finite_is_an_error_at_last() -> None:
-    objective = Overflow(Transformer(ModelConfig(**SMALL)))
+    objective = Overflow(tiny_model().float())
     objective.steps = tuple(range(100))
     optimizer, scaler = configure_optimizer(objective, 1e-2), GradScaler("cpu", init_scale=16.0)
     for _ in range(4):

@@ -9,9 +9,8 @@ from torch import Tensor
 from geminiq.generation.cache import KVCache
 from geminiq.generation.generate import generate, left_pad, lengthen
 from geminiq.models.transformer import Transformer
-from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import UserError, make_generator
-from helpers import GREEDY, decisive_model
+from helpers import GREEDY, decisive_model, tiny_model
 
 V, CONTEXT, NEW = 64, 48, 12
 
@@ -112,13 +111,12 @@ def test_a_lengthened_model_writes_beyond_its_old_length(position: str, method: 
 
 def test_layers_that_scale_their_own_angles_keep_them():
     own = {"attention_type": "sliding_window", "sliding_window": 4, "rope_base": 100.0, "rope_scaling": None}
-    config = ModelConfig(vocab_size=V, max_seq_len=CONTEXT, d_model=32, n_layers=2, n_heads=4, layers=(own, {}))
-    model = Transformer(config)
+    model, unchanged = (tiny_model(max_seq_len=CONTEXT, layers=(own, {})) for _ in range(2))
     lengthen(model, 2 * CONTEXT, "linear")
     assert model.config.layer(0).rope_scaling is None and model.config.layer(1).rope_scaling.factor == 2
     positions = torch.arange(5)[None]
     near, far = (part.rotation(positions, torch.float32).cos for part in model.layer_positions)
-    before = [part.rotation(positions, torch.float32).cos for part in Transformer(config).layer_positions]
+    before = [part.rotation(positions, torch.float32).cos for part in unchanged.layer_positions]
     assert torch.equal(near, before[0]) and not torch.allclose(far, before[1])
 
 

@@ -55,7 +55,7 @@ from geminiq.training.trainer import DATASETS, make_trainer, resume_trainer
 from geminiq.utils.checkpointing import build_model, load_checkpoint
 from geminiq.utils.config import Config, ModelConfig, load_config, make_config, preset_names, save_config
 from geminiq.utils.device import UserError, make_generator
-from helpers import GREEDY, agree, assert_generator_decides, random, scatter_weights
+from helpers import GREEDY, agree, assert_generator_decides, random, scatter_weights, tiny_model
 
 TOLERANCE = 1e-11   # relative to the largest number
 IMAGE, V = 7, 50
@@ -268,8 +268,7 @@ def make_model(fusion: str, projector: Callable = MLPProjector, position: str = 
     generator = make_generator(1)
     sizes = {"image_size": 8, "patch_size": 4, "num_channels": 2, "d_model": 12, "n_layers": 3, "n_heads": 2}
     encoder = VisionEncoder(VisionConfig(**sizes), generator)
-    language = Transformer(ModelConfig(vocab_size=V, max_seq_len=96, d_model=16, n_layers=3, n_heads=2, pos_encoding=position,
-                                       tie_embeddings=False), generator)
+    language = tiny_model(vocab_size=V, max_seq_len=96, n_layers=3, pos_encoding=position, tie_embeddings=False)
     projector = projector(12, 16, generator=generator)
     model = VisionLanguageModel(encoder, projector, language, IMAGE, fusion, generator=generator, **how).double()
     init_by_fan_in(model.language_model, generator)
@@ -421,7 +420,7 @@ def test_an_image_token_is_never_written(fusion: str) -> None:
 
 def test_images_are_looked_at_without_dropout() -> None:
     encoder = VisionEncoder(VisionConfig(image_size=8, patch_size=4, num_channels=2, d_model=12, n_heads=2, dropout=0.5))
-    language = Transformer(ModelConfig(vocab_size=V, d_model=16, n_layers=1, n_heads=2, dropout=0.5))
+    language = tiny_model(vocab_size=V, dropout=0.5)
     model = VisionLanguageModel(encoder, LinearProjector(12, 16), language, IMAGE).double()
     tokens, images = torch.tensor([[IMAGE, 3]]), pictures(1)
     looked = [ImagePrompt(model, tokens, images).inputs_embeds for _ in range(2)]
@@ -732,7 +731,7 @@ def test_asked_from_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
                            (["--checkpoint", "run", "--image", "small.yaml"], "small.yaml cannot be read as an image"),
                            (["--checkpoint", "run", "--prompt", "The"], "holds a model that sees"),
                            (["--checkpoint", "text", "--image", "scene.png"], "holds a model of text"),
-                           (["--checkpoint", "run", "--image", "scene.png", "--stop", "."], "--image goes with none of")):
+                           (["--checkpoint", "run", "--image", "scene.png", "--stop", "."], "--image goes without --stop")):
         refused = runner.invoke(app, ["generate", *wrong])
         assert refused.exit_code == 2 and message in refused.output, refused.output
 

@@ -28,7 +28,7 @@ from geminiq.training.optimizer import configure_optimizer
 from geminiq.training.trainer import train_step
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import UserError, make_generator
-from helpers import PEAK_MEMORY, VOCAB, Case, reference, relative, texts
+from helpers import PEAK_MEMORY, VOCAB, Case, reference, relative, scatter_weights, texts, tiny_model
 from test_pretrained import CASES
 
 FIRST = {case.family: case for case in reversed(CASES)}   # one of each family
@@ -151,10 +151,7 @@ def test_images_and_classes(tmp_path: Path) -> None:
 
 def own(**choices: object) -> Transformer:
     "A model of ours with weights of a size at which every one counts."
-    model = Transformer(ModelConfig(vocab_size=VOCAB, max_seq_len=48, d_model=24, n_layers=3, n_heads=4, **choices))
-    for i, p in enumerate(model.parameters()):
-        p.data.normal_(1.0 if p.ndim == 1 else 0.0, 0.3, generator=make_generator(i))
-    return model.eval()
+    return scatter_weights(tiny_model(vocab_size=VOCAB, max_seq_len=48, n_layers=3, **choices).float(), 0.3, 0.3).eval()
 
 
 WRITABLE = {
