@@ -89,9 +89,13 @@ CASES = [
 ]
 
 
-@pytest.fixture(params=CASES, ids=str)
+FIRST = {case.family: case for case in reversed(CASES)}   # one of each family
+QUICK_FIRST = [case if case is FIRST[case.family] else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+
+
+@pytest.fixture(params=QUICK_FIRST, ids=str)
 def case(request: pytest.FixtureRequest) -> Case:
-    "Each of them."
+    "Each of them; the first of each family is quick."
     return request.param
 
 
@@ -101,6 +105,7 @@ def pair(case: Case, tmp_path: Path) -> Pair:
     return published(reference(case), tmp_path / "published")
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_logits(pair: Pair) -> None:
     tokens, left = texts()
     for mask in (torch.ones_like(left), left, left.flip(1)):
@@ -137,7 +142,7 @@ def test_gradients(pair: Pair, tmp_path: Path) -> None:
         assert (p.grad - theirs[name]).abs().max() <= 1e-9 * largest, name
 
 
-@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("parts", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_eight_training_steps(pair: Pair, parts: int) -> None:
     "The same losses and lengths of gradients, whether a batch comes whole or in parts, the last of which is short."
     pair.ours.train()

@@ -29,9 +29,7 @@ from geminiq.training.trainer import train_step
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import UserError, make_generator
 from helpers import PEAK_MEMORY, VOCAB, Case, reference, relative, scatter_weights, texts, tiny_model
-from test_pretrained import CASES
-
-FIRST = {case.family: case for case in reversed(CASES)}   # one of each family
+from test_pretrained import CASES, FIRST
 
 
 def write(case: Case, folder: Path, **how: str) -> transformers.PreTrainedModel:
