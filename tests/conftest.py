@@ -1,4 +1,4 @@
-"""Small models are fastest on one thread, side by side; and nobody's own progress is touched."""
+"""What every test relies on: one thread each, no network for models, nobody's own progress; and what counts as slow."""
 
 import os
 import sys
@@ -7,13 +7,16 @@ from tempfile import gettempdir
 
 import pytest
 
-SLOW_FILES = {"test_checkpointing.py", "test_cli.py", "test_distributed.py", "test_pretrained_files.py"}   # start many processes
-SLOW_FIXTURES = {"browser", "installed", "site"}
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")      # small models are fastest on one thread, side by side
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")       # all models are built from their configurations
 os.environ["GEMINIQ_PROGRESS"] = str(Path(gettempdir()) / f"geminiq-test-{os.getpid()}" / "progress.json")
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))   # for the report on lessons
+pytest.register_assert_rewrite("helpers")
+
+SLOW_FILES = {"test_checkpointing.py", "test_cli.py", "test_distributed.py", "test_pretrained_files.py"}   # start many processes
+SLOW_FIXTURES = {"browser", "installed", "site"}
+FAMILIES = ("gpt2", "llama", "mistral", "mixtral", "qwen3", "qwen3_moe", "gemma2", "gemma3")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,3 +24,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name in SLOW_FILES or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Formulas are compared, not rounding.
+
+    Norms, rotary angles, routers and some softmaxes of `transformers` are computed in float32 whatever the dtype of the
+    model. Here they read float64 where they say float32.
+    """
+    from helpers import lift_casts  # PyTorch should see the environment above
+    lift_casts(monkeypatch, FAMILIES)

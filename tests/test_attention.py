@@ -1,5 +1,7 @@
 """Every kind of attention can be recorded, forgets while it is trained, and may be one's own."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -24,28 +26,18 @@ from geminiq.models.efficient_attention import (
 )
 from geminiq.models.embeddings import RotaryEmbedding
 from geminiq.models.feedforward import ACTIVATIONS, FeedForward
-from geminiq.models.transformer import Transformer
 from geminiq.models.transformer_block import LayerNorm, TransformerBlock
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import UserError, make_generator
+from helpers import random, tiny_model
 
 LENGTH = 19
-
-
-def small(**choices: object) -> Transformer:
-    "A small model in double precision."
-    return Transformer(ModelConfig(**{"vocab_size": 31, "max_seq_len": LENGTH, "d_model": 16, "n_layers": 2, "n_heads": 4,
-                                      "d_ff": 24, "sliding_window": 5, "block_size": 4, **choices})).double()
+small = partial(tiny_model, max_seq_len=LENGTH)
 
 
 def batch(n: int = 2) -> Tensor:
     "Random texts."
     return torch.randint(31, (n, LENGTH), generator=make_generator(0))
-
-
-def numbers(*shape: int, seed: int = 0) -> Tensor:
-    "Random numbers."
-    return torch.randn(shape, dtype=torch.float64, generator=make_generator(seed))
 
 
 @pytest.fixture
@@ -93,7 +85,7 @@ def test_weights_are_recorded_through_a_cache(attention: str):
 
 
 def test_weights_carry_gradients_and_attentions_without_a_mask_are_recorded_too():
-    x, context = numbers(2, 5, 12), numbers(2, 7, 20, seed=1)
+    x, context = random(2, 5, 12), random(2, 7, 20, seed=1)
     for attention, args, n_keys in ((MultiHeadAttention(12, 3), (x,), 5), (CrossAttention(12, 3, d_context=20), (x, context), 7)):
         attention.double()
         with record_attention(attention) as weights:
@@ -138,10 +130,10 @@ def test_recording_goes_with_gradient_checkpointing():
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_dropout_in_every_kind_of_attention(attention: str):
-    """It changes what is trained and nothing else, and the mean over its draws is the output without it."""
+    "It changes what is trained and nothing else, and the mean over its draws is the output without it."
     torch.manual_seed(0)
     config = ModelConfig(d_model=16, n_heads=4, head_dim=4, attention_type=attention, sliding_window=5, block_size=4, dropout=0.3)
-    layer, x = ATTENTIONS.build(attention, config).double().requires_grad_(False), numbers(1, LENGTH, 16)
+    layer, x = ATTENTIONS.build(attention, config).double().requires_grad_(False), random(1, LENGTH, 16)
     rotation = RotaryEmbedding(4).rotation(torch.arange(LENGTH)[None], x.dtype)
     expected = layer.eval()(x, rotation)
     assert torch.equal(layer(x, rotation), expected)
@@ -163,7 +155,7 @@ def test_a_configuration_gives_its_dropout_to_every_attention():
 
 def test_the_simulator_differentiates_dropout_as_it_was_drawn():
     "The gradient of a draw, against differences of the same draw."
-    q, k, v = (numbers(1, 2, 9, 4, seed=seed).requires_grad_() for seed in range(3))
+    q, k, v = (random(1, 2, 9, 4, seed=seed).requires_grad_() for seed in range(3))
     flash = FlashAttentionSimulator(4, 3, causal=True)
     mask = torch.arange(9)[None] >= 2
 
@@ -228,7 +220,7 @@ def test_sparse_attention_has_a_pattern_of_its_own():
 
 
 def test_the_standard_feed_forward_layer_is_linear_relu_linear():
-    layer, x = FeedForward(6, 8, bias=True).double(), numbers(2, 6)
+    layer, x = FeedForward(6, 8, bias=True).double(), random(2, 6)
     assert_close(layer(x), layer.down(layer.up(x).relu()), atol=0, rtol=0)
 
 
@@ -238,14 +230,14 @@ def test_cross_attention_stands_where_it_is_put(place: str):
     class Look(nn.Module):
         def __init__(self):
             super().__init__()
-            self.norm, self.attention, self.context = LayerNorm(12), CrossAttention(12, 3, bias=True), numbers(2, 7, 12, seed=4)
+            self.norm, self.attention, self.context = LayerNorm(12), CrossAttention(12, 3, bias=True), random(2, 7, 12, seed=4)
 
         def forward(self, x: Tensor) -> Tensor:
             return x + self.attention(self.norm(x), self.context)
 
     ours = TransformerBlock(CausalSelfAttention(12, 3, bias=True), FeedForward(12, 24, bias=True), LayerNorm(12), LayerNorm(12),
                             cross_attn=Look(), cross_attn_place=place).double()
-    x = numbers(2, 5, 12)
+    x = random(2, 5, 12)
     if place == "before":
         h = ours.cross_attn(x)
         h = h + ours.attention(ours.attention_norm(h))
@@ -266,7 +258,7 @@ def test_cross_attention_stands_where_it_is_put(place: str):
 
 
 def test_a_softcap_bends_the_scores():
-    q, k, v = (numbers(1, 2, 5, 4, seed=seed) for seed in range(3))
+    q, k, v = (random(1, 2, 5, 4, seed=seed) for seed in range(3))
     capped = scaled_dot_product_attention(10 * q, k, v, softcap=2.0)
     scores = 2 * torch.tanh(10 * q @ k.transpose(-2, -1) / 2 / 2)
     assert_close(capped, scores.softmax(-1) @ v, atol=1e-14, rtol=0)

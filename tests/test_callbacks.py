@@ -26,33 +26,32 @@ from geminiq.training.losses import OBJECTIVES, Inputs, Objective, build_objecti
 from geminiq.training.optimizer import SCHEDULES, configure_optimizer
 from geminiq.training.trainer import StepResult, Trainer, amp_dtype, make_trainer, resume_trainer, train_step
 from geminiq.utils.checkpointing import checkpoints
-from geminiq.utils.config import Config, ModelConfig, make_config, save_config
+from geminiq.utils.config import Config, save_config
 from geminiq.utils.device import UserError, make_generator
 from geminiq.utils.metrics import accuracy, perplexity
+from helpers import tiny_model, tiny_run
 
-SMALL = {"vocab_size": 50, "max_seq_len": 8, "d_model": 24, "n_layers": 2, "n_heads": 3, "d_ff": 16}
-MOE = {**SMALL, "use_moe": True, "num_experts": 4,
-       "router_aux_loss_coef": 0.5, "router_z_loss_coef": 0.1}  # so large that they count
-BATCH = torch.randint(50, (8, 9), generator=make_generator(0))
+MOE = {"use_moe": True, "num_experts": 4, "router_aux_loss_coef": 0.5, "router_z_loss_coef": 0.1}  # so large that they count
+BATCH = torch.randint(31, (8, 9), generator=make_generator(0))
 INPUTS, TARGETS = BATCH[:, :-1], BATCH[:, 1:].clone()
 TARGETS[5:, 4:] = IGNORE_INDEX
 TARGETS[0] = IGNORE_INDEX
 
 
 def updated(parts: int, model: dict, **settings: object) -> tuple[Tensor, StepResult]:
-    """All weights after one update in float64, whose batch comes in parts of so many rows."""
-    objective = build_objective(Transformer(ModelConfig(**model)).double(), **settings)
+    "All weights after one update in float64, whose batch comes in parts of so many rows."
+    objective = build_objective(tiny_model(**model), **settings)
     pieces = list(zip(INPUTS.split(parts), TARGETS.split(parts), strict=True))
     # Not Adam: it moves every weight equally far in its first step, whatever the length of the gradient.
     result = train_step(objective, torch.optim.SGD(objective.parameters(), lr=1.0), pieces, 10.0)
     return torch.cat([p.detach().flatten() for p in objective.parameters()]), result
 
 
-@pytest.mark.parametrize("model", [SMALL, MOE, {**MOE, "top_k": 1, "num_shared_experts": 1}], ids=["dense", "moe", "switch"])
+@pytest.mark.parametrize("model", [{}, MOE, {**MOE, "top_k": 1, "num_shared_experts": 1}], ids=["dense", "moe", "switch"])
 @pytest.mark.parametrize("how", [{}, {"label_smoothing": 0.1, "vocab_chunk": 7}], ids=["plain", "smooth pieces"])
 @pytest.mark.parametrize("parts", [1, 2, 3, 5, 7])
 def test_parts_of_a_batch_move_the_weights_as_the_whole(model: dict, how: dict, parts: int) -> None:
-    """The last part may be shorter, targets may be ignored, a whole part of them too, and there may be experts."""
+    "The last part may be shorter, targets may be ignored, a whole part of them too, and there may be experts."
     weights, result = updated(parts, model, **how)
     expected, whole = updated(8, model, **how)
     assert_close(weights, expected, atol=1e-12, rtol=0)
@@ -61,7 +60,7 @@ def test_parts_of_a_batch_move_the_weights_as_the_whole(model: dict, how: dict, 
 
 
 def test_the_losses_of_experts_are_those_of_their_lesson() -> None:
-    model = Transformer(ModelConfig(**MOE)).double()
+    model = tiny_model(**MOE)
     with record_routing(model) as recorded:
         loss = cross_entropy_loss(model(INPUTS), TARGETS, "sum")
     ours = build_objective(model)(INPUTS, TARGETS)
@@ -72,8 +71,8 @@ def test_the_losses_of_experts_are_those_of_their_lesson() -> None:
 
 
 def test_looking_ahead_draws_what_will_be_drawn() -> None:
-    """With dropout and a router's noise the experts chosen beforehand are those that are chosen then."""
-    model = Transformer(ModelConfig(**MOE, dropout=0.3, router_noise=True))
+    "With dropout and a router's noise the experts chosen beforehand are those that are chosen then."
+    model = tiny_model(**MOE, dropout=0.3, router_noise=True)
     with record_routing(model) as recorded, torch.random.fork_rng([]):
         torch.manual_seed(0)
         batch = [(INPUTS[:4], TARGETS[:4]), (INPUTS[4:], TARGETS[4:])]
@@ -85,42 +84,29 @@ def test_looking_ahead_draws_what_will_be_drawn() -> None:
 
 
 def test_choices_without_a_place_are_counted() -> None:
-    """As a share of all choices of the step, whatever its parts; without a limit there are none."""
+    "As a share of all choices of the step, whatever its parts; without a limit there are none."
     limited = {**MOE, "capacity_factor": 0.5}
-    model = Transformer(ModelConfig(**limited)).double()
+    model = tiny_model(**limited)
     build_objective(model)(INPUTS, TARGETS)
     dropped = sum(block.feed_forward.dropped for block in model.blocks) / (2 * 2 * INPUTS.numel())
     assert 0.3 < dropped < 0.9
     assert updated(8, limited)[1].more == pytest.approx({"dropped": dropped})
     assert 0.3 < updated(4, limited)[1].more["dropped"] < 0.9
-    assert updated(3, MOE)[1].more == updated(8, SMALL)[1].more == {}
+    assert updated(3, MOE)[1].more == updated(8, {})[1].more == {}
 
 
-NAMES = ["Ada", "Emmy", "Sofia", "Grace", "Mary", "Rosalind"]
-
-
-def configured(folder: Path, model: dict | None = None, **training: object) -> Config:
-    """A run of a few seconds."""
-    text = folder / "text.txt"
-    text.write_text("\n\n".join(f"{a} writes to {b} about {c}." for a in NAMES for b in NAMES for c in NAMES))
-    return make_config({
-        "model": {"vocab_size": 330, "max_seq_len": 16, "d_model": 24, "n_layers": 2, "n_heads": 2, "d_ff": 32,
-                  **(model or {})},
-        "training": {"max_steps": 8, "batch_size": 4, "warmup_steps": 2, "eval_every": 2, "eval_batches": 2, "save_every": 4,
-                     "use_amp": False, "device": "cpu", **training},
-        "data": {"train_path": str(text)}})
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    """Read once."""
+    "Read once."
     folder = tmp_path_factory.mktemp("data")
-    config = configured(folder)
+    config = tiny_run(folder)
     return prepare_data(config.data, config.model.vocab_size, config.training.seed, folder)
 
 
 def lines(run: Path) -> list[dict]:
-    """The log."""
+    "The log."
     return [json.loads(line) for line in (run / LOG).read_text().splitlines()]
 
 
@@ -129,7 +115,7 @@ def lines(run: Path) -> list[dict]:
 def test_computing_activations_again_changes_no_bit(model: dict, accumulation: int, data: Data, tmp_path: Path) -> None:
     histories = []
     for again in (False, True):
-        config = configured(tmp_path, model, gradient_checkpointing=again, gradient_accumulation=accumulation)
+        config = tiny_run(tmp_path, model, gradient_checkpointing=again, gradient_accumulation=accumulation)
         trainer = make_trainer(config, tmp_path / str(again), data=data, progress=False)
         assert trainer.model.gradient_checkpointing == again
         histories.append(trainer.train())
@@ -138,7 +124,7 @@ def test_computing_activations_again_changes_no_bit(model: dict, accumulation: i
 
 def test_activations_are_indeed_computed_again(data: Data, tmp_path: Path) -> None:
     calls = []
-    config = configured(tmp_path, gradient_checkpointing=True, max_steps=1, eval_every=100)
+    config = tiny_run(tmp_path, gradient_checkpointing=True, max_steps=1, eval_every=100)
     trainer = make_trainer(config, tmp_path / "run", data=data, progress=False)
     trainer.model.blocks[0].attention.register_forward_hook(lambda *_: calls.append(trainer.model.training))
     trainer.train()
@@ -148,7 +134,7 @@ def test_activations_are_indeed_computed_again(data: Data, tmp_path: Path) -> No
 def test_the_trainer_can_do_without_logits(data: Data, tmp_path: Path) -> None:
     histories = []
     for chunk in (None, 50):
-        config = configured(tmp_path, vocab_chunk=chunk, label_smoothing=0.1)
+        config = tiny_run(tmp_path, vocab_chunk=chunk, label_smoothing=0.1)
         model = Transformer(config.model).double()
         trainer = Trainer(model, data.train, data.val, config.training)
         if chunk:
@@ -159,7 +145,7 @@ def test_the_trainer_can_do_without_logits(data: Data, tmp_path: Path) -> None:
 
 
 def trained(data: Data, config: Config, dtype: torch.dtype = torch.float32, **parts: object) -> Trainer:
-    """A trainer that has trained, given its parts by hand; it writes nothing."""
+    "A trainer that has trained, given its parts by hand; it writes nothing."
     how, model = config.training, Transformer(config.model)
     objective = build_objective(model, dtype=dtype, label_smoothing=how.label_smoothing, vocab_chunk=how.vocab_chunk)
     trainer = Trainer(model, data.train, data.val, how, objective=objective, **parts)
@@ -168,8 +154,8 @@ def trained(data: Data, config: Config, dtype: torch.dtype = torch.float32, **pa
 
 
 def test_pieces_of_the_vocabulary_under_autocast(data: Data, tmp_path: Path) -> None:
-    """Products in 16 bits, the same losses as with all logits."""
-    runs = [trained(data, configured(tmp_path, vocab_chunk=chunk, label_smoothing=0.1), dtype)
+    "Products in 16 bits, the same losses as with all logits."
+    runs = [trained(data, tiny_run(tmp_path, vocab_chunk=chunk, label_smoothing=0.1), dtype)
             for chunk, dtype in ((None, torch.bfloat16), (50, torch.bfloat16), (None, torch.float32))]
     losses = [[entry["loss"] for entry in run.log_history[1:]] for run in runs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
@@ -180,7 +166,7 @@ def test_pieces_of_the_vocabulary_under_autocast(data: Data, tmp_path: Path) -> 
 
 
 def test_smoothing_is_for_training_alone(data: Data, tmp_path: Path) -> None:
-    plain, smooth = (make_trainer(configured(tmp_path, label_smoothing=epsilon), tmp_path / str(epsilon), data=data,
+    plain, smooth = (make_trainer(tiny_run(tmp_path, label_smoothing=epsilon), tmp_path / str(epsilon), data=data,
                                   progress=False) for epsilon in (0.0, 0.5))
     assert plain.evaluate() == smooth.evaluate()
     plain.train(), smooth.train()
@@ -189,15 +175,15 @@ def test_smoothing_is_for_training_alone(data: Data, tmp_path: Path) -> None:
 
 def test_the_share_of_dropped_choices_is_in_the_history(data: Data, tmp_path: Path) -> None:
     moe = {"use_moe": True, "num_experts": 4}
-    config = configured(tmp_path, {**moe, "capacity_factor": 0.5})
+    config = tiny_run(tmp_path, {**moe, "capacity_factor": 0.5})
     limited = make_trainer(config, tmp_path / "a", data=data, progress=False).train()
-    free = make_trainer(configured(tmp_path, moe), tmp_path / "b", data=data, progress=False).train()
+    free = make_trainer(tiny_run(tmp_path, moe), tmp_path / "b", data=data, progress=False).train()
     assert all(0.2 < entry["dropped"] < 1 for entry in limited[1:])
     assert not any("dropped" in entry for entry in free)
 
 
 class Moments(Callback):
-    """Writes down what it is told, and stops or fails when it should."""
+    "Writes down what it is told, and stops or fails when it should."
 
     def __init__(self, stop: int = 0, fail: int = 0):
         self.told: list[object] = []
@@ -227,7 +213,7 @@ class Moments(Callback):
 
 def test_a_callback_of_ones_own_is_told_and_what_it_adds_is_kept(data: Data, tmp_path: Path) -> None:
     mine = Moments(stop=3)
-    trainer = make_trainer(configured(tmp_path), tmp_path / "run", [mine], progress=False, data=data)
+    trainer = make_trainer(tiny_run(tmp_path), tmp_path / "run", [mine], progress=False, data=data)
     history = trainer.train()
     assert mine.told == [("start", 0), -1, 1, -2, 2, -3, 3, "end", "close"]
     assert trainer.stop_reason == "enough" and len(history) == 4
@@ -242,7 +228,7 @@ def test_a_callback_of_ones_own_is_told_and_what_it_adds_is_kept(data: Data, tmp
 
 def test_an_error_saves_nothing_and_closes_everything(data: Data, tmp_path: Path) -> None:
     broken, after = Moments(fail=3), Moments()
-    trainer = make_trainer(configured(tmp_path, save_every=2), tmp_path / "run", [broken, after], progress=False, data=data)
+    trainer = make_trainer(tiny_run(tmp_path, save_every=2), tmp_path / "run", [broken, after], progress=False, data=data)
     with pytest.raises(RuntimeError, match="broken"):
         trainer.train()
     assert after.told[-1] == "close" and "end" not in after.told
@@ -252,7 +238,7 @@ def test_an_error_saves_nothing_and_closes_everything(data: Data, tmp_path: Path
 
 
 class Rates(Callback):
-    """A learning rate that ruins what was learned, from some step on."""
+    "A learning rate that ruins what was learned, from some step on."
 
     def on_step_begin(self, trainer: Trainer) -> None:
         if trainer.step > 6:
@@ -261,7 +247,7 @@ class Rates(Callback):
 
 @pytest.mark.parametrize("cut", [5, 8, 9])
 def test_early_stopping_is_as_patient_after_a_resume(cut: int, data: Data, tmp_path: Path) -> None:
-    config = configured(tmp_path, max_steps=100, eval_every=2, patience=2)
+    config = tiny_run(tmp_path, max_steps=100, eval_every=2, patience=2)
     whole = make_trainer(config, tmp_path / "whole", [Rates()], progress=False, data=data)
     whole.train()
     assert any(isinstance(callback, EarlyStopping) for callback in whole.callbacks)
@@ -277,8 +263,8 @@ def test_early_stopping_is_as_patient_after_a_resume(cut: int, data: Data, tmp_p
 
 
 def test_the_command_line_says_why_it_stopped(tmp_path: Path) -> None:
-    """Also when it is asked to go on, until it is given more patience."""
-    config = configured(tmp_path, max_steps=40, eval_every=1, patience=1, learning_rate=5.0, warmup_steps=0)
+    "Also when it is asked to go on, until it is given more patience."
+    config = tiny_run(tmp_path, max_steps=40, eval_every=1, patience=1, learning_rate=5.0, warmup_steps=0)
     save_config(config, tmp_path / "c.yaml")
     command = ["train", "--config", str(tmp_path / "c.yaml"), "--output", str(tmp_path / "run")]
     for more in ([], ["--resume"]):
@@ -294,13 +280,13 @@ def test_the_command_line_says_why_it_stopped(tmp_path: Path) -> None:
 def test_settings_that_make_no_sense_are_refused(key: str, tmp_path: Path) -> None:
     name, _, value = key.partition("=")
     with pytest.raises(UserError, match=f"training.{name} is"):
-        configured(tmp_path, **{name: value if name == "parallel" else float(value)})
+        tiny_run(tmp_path, **{name: value if name == "parallel" else float(value)})
 
 
 # What a trainer is given
 
 def test_a_trainer_given_its_parts_writes_nothing_and_learns_as_the_configured_one(data: Data, tmp_path: Path) -> None:
-    config = configured(tmp_path)
+    config = tiny_run(tmp_path)
     model = Transformer(config.model, make_generator(config.training.seed))
     by_hand = Trainer(model, data.train, data.val, config.training)
     before = sorted(tmp_path.rglob("*"))
@@ -310,7 +296,7 @@ def test_a_trainer_given_its_parts_writes_nothing_and_learns_as_the_configured_o
 
 
 def test_optimizer_and_objective_can_be_replaced(data: Data, tmp_path: Path) -> None:
-    config = configured(tmp_path, max_steps=2)
+    config = tiny_run(tmp_path, max_steps=2)
     model = Transformer(config.model)
 
     class Doubled(Objective):
@@ -330,7 +316,7 @@ def test_a_schedule_and_an_objective_of_ones_own_are_chosen_by_name(data: Data, 
 
     SCHEDULES["mine"], OBJECTIVES["mine"] = lambda step, **_: 1 / step, Mine
     try:
-        config = configured(tmp_path, schedule="mine", objective="mine")
+        config = tiny_run(tmp_path, schedule="mine", objective="mine")
         trainer = make_trainer(config, tmp_path / "run", data=data, progress=False)
         assert type(trainer.objective) is Mine
         rates = [entry["learning_rate"] for entry in trainer.train()[1:]]
@@ -339,22 +325,22 @@ def test_a_schedule_and_an_objective_of_ones_own_are_chosen_by_name(data: Data, 
         del SCHEDULES["mine"], OBJECTIVES["mine"]
     for wrong in ({"schedule": "mine"}, {"objective": "mine"}, {"objective": "cross_entropi"}):
         with pytest.raises(UserError, match=r"is unknown: did you mean (linear|cross_entropy)|known are cross_entropy, experts"):
-            configured(tmp_path, **wrong)
+            tiny_run(tmp_path, **wrong)
 
 
 def test_inputs_may_be_several_tensors(data: Data) -> None:
-    """In a tuple or a dictionary, which the objective hands to the model."""
+    "In a tuple or a dictionary, which the objective hands to the model."
     class TwoInputs(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner = Transformer(ModelConfig(**SMALL)).double()
+            self.inner = tiny_model()
             self.lm_head, self.logits = self.inner.lm_head, self.inner.logits
 
         def hidden_states(self, tokens: Tensor, shift: Tensor) -> Tensor:
-            return self.inner.hidden_states((tokens + shift) % 50)
+            return self.inner.hidden_states((tokens + shift) % 31)
 
     model, shift = TwoInputs(), torch.ones_like(INPUTS)
-    expected = cross_entropy_loss(model.inner((INPUTS + 1) % 50), TARGETS, "sum")
+    expected = cross_entropy_loss(model.inner((INPUTS + 1) % 31), TARGETS, "sum")
     for inputs in ((INPUTS, shift), {"shift": shift, "tokens": INPUTS}):
         assert torch.equal(Objective(model)(inputs, TARGETS), expected)
         result = train_step(Objective(model), torch.optim.SGD(model.parameters(), lr=0.0), [(inputs, TARGETS)])
@@ -364,7 +350,7 @@ def test_inputs_may_be_several_tensors(data: Data) -> None:
 # Evaluations
 
 def test_perplexity_and_accuracy_at_every_evaluation(data: Data, tmp_path: Path) -> None:
-    trainer = make_trainer(configured(tmp_path), tmp_path / "run", data=data, progress=False)
+    trainer = make_trainer(tiny_run(tmp_path), tmp_path / "run", data=data, progress=False)
     history = trainer.train()
     assert [entry["step"] for entry in history if "val_loss" in entry] == [0, 2, 4, 6, 8]
     for entry in lines(tmp_path / "run"):
@@ -384,7 +370,7 @@ def test_perplexity_and_accuracy_at_every_evaluation(data: Data, tmp_path: Path)
 @given(n=st.integers(1, 9), vocab=st.integers(1, 12), chunk=st.integers(1, 15), seed=st.integers(0, 99))
 def test_what_is_measured_in_pieces_is_what_is_measured_at_once(n: int, vocab: int, chunk: int, seed: int) -> None:
     generator = make_generator(seed)
-    model = Transformer(ModelConfig(**{**SMALL, "vocab_size": vocab})).double()
+    model = tiny_model(vocab_size=vocab)
     inputs = torch.randint(vocab, (n, 8), generator=generator)
     targets = torch.randint(vocab, (n, 8), generator=generator)
     targets[torch.rand(n, 8, generator=generator) < 0.25] = IGNORE_INDEX
@@ -397,10 +383,10 @@ def test_what_is_measured_in_pieces_is_what_is_measured_at_once(n: int, vocab: i
 # Sixteen bits
 
 def test_scaling_the_loss_by_a_power_of_two_changes_no_bit_in_32_bits() -> None:
-    """Unscaled before they are cut; with parts too."""
+    "Unscaled before they are cut; with parts too."
     found = []
     for scaler in (None, GradScaler("cpu", init_scale=2.0**10)):
-        objective = Objective(Transformer(ModelConfig(**SMALL)))
+        objective = Objective(tiny_model().float())
         optimizer = configure_optimizer(objective, 1e-2)
         pieces = list(zip(INPUTS.split(3), TARGETS.split(3), strict=True))
         results = [train_step(objective, optimizer, pieces, 0.1, scaler=scaler) for _ in range(4)]
@@ -410,7 +396,7 @@ def test_scaling_the_loss_by_a_power_of_two_changes_no_bit_in_32_bits() -> None:
 
 
 class Overflow(Objective):
-    """Its gradient is infinite in the steps that are named."""
+    "Its gradient is infinite in the steps that are named."
 
     steps: tuple[int, ...] = ()
     step = 0
@@ -422,7 +408,7 @@ class Overflow(Objective):
 
 
 def test_a_gradient_that_overflows_is_skipped_and_the_scale_halved() -> None:
-    objective = Overflow(Transformer(ModelConfig(**SMALL)))
+    objective = Overflow(tiny_model().float())
     objective.steps = (2,)
     optimizer, scaler = configure_optimizer(objective, 1e-2), GradScaler("cpu", init_scale=16.0)
     weights, scales = [], []
@@ -437,7 +423,7 @@ def test_a_gradient_that_overflows_is_skipped_and_the_scale_halved() -> None:
 
 
 def test_a_gradient_that_is_never_finite_is_an_error_at_last() -> None:
-    objective = Overflow(Transformer(ModelConfig(**SMALL)))
+    objective = Overflow(tiny_model().float())
     objective.steps = tuple(range(100))
     optimizer, scaler = configure_optimizer(objective, 1e-2), GradScaler("cpu", init_scale=16.0)
     for _ in range(4):
@@ -449,7 +435,7 @@ def test_a_gradient_that_is_never_finite_is_an_error_at_last() -> None:
 
 
 def sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a run on this processor compute as on a card that knows float16 alone, with a scale that soon overflows."""
+    "Let a run on this processor compute as on a card that knows float16 alone, with a scale that soon overflows."
     monkeypatch.setattr(trainer_module, "amp_dtype", lambda use_amp, device: torch.float16)
     monkeypatch.setattr(trainer_module, "GradScaler", partial(GradScaler, init_scale=2.0**26, growth_interval=2))
 
@@ -457,9 +443,9 @@ def sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_float16_with_a_scaled_loss_goes_on_after_a_stop_as_if_there_had_been_none(
         accumulation: int, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are skipped while the scale comes down, and the scale is in the checkpoint."""
+    "Steps are skipped while the scale comes down, and the scale is in the checkpoint."
     sixteen(monkeypatch)
-    config = configured(tmp_path, {"dropout": 0.1}, gradient_accumulation=accumulation, max_steps=20)
+    config = tiny_run(tmp_path, {"dropout": 0.1}, gradient_accumulation=accumulation, max_steps=20)
     whole = make_trainer(config, tmp_path / "whole", data=data, progress=False)
     history = whole.train()
     skipped = [entry["step"] for entry in history[1:] if entry["grad_norm"] is None]
@@ -473,7 +459,7 @@ def test_float16_with_a_scaled_loss_goes_on_after_a_stop_as_if_there_had_been_no
         resumed.train()
         assert [{**entry, "mine": None} for entry in resumed.log_history] == [{**entry, "mine": None} for entry in history]
         assert all(map(torch.equal, resumed.model.parameters(), whole.model.parameters()))
-    near = make_trainer(configured(tmp_path, {"dropout": 0.1}, max_steps=1), tmp_path / "near", data=data, progress=False)
+    near = make_trainer(tiny_run(tmp_path, {"dropout": 0.1}, max_steps=1), tmp_path / "near", data=data, progress=False)
     assert near.dtype == torch.float16
     assert all(json.dumps(entry, allow_nan=False) for entry in history)
 
@@ -486,6 +472,6 @@ def test_float16_with_a_scaled_loss_goes_on_after_a_stop_as_if_there_had_been_no
 ])
 def test_which_format_products_have(use_amp: bool | str, fast: torch.dtype, device: str, expected: torch.dtype,
                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    """`fast` is what the device has circuits for."""
+    "`fast` is what the device has circuits for."
     monkeypatch.setattr(trainer_module, "autocast_dtype", lambda device: fast)
     assert amp_dtype(use_amp, torch.device(device)) == expected

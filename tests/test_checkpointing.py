@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from geminiq.data.tokenizer import train_tokenizer
 from geminiq.models.transformer import Transformer
 from geminiq.training.optimizer import configure_optimizer
 from geminiq.utils.checkpointing import (
@@ -28,6 +27,7 @@ from geminiq.utils.checkpointing import (
 )
 from geminiq.utils.config import Config
 from geminiq.utils.device import UserError
+from helpers import tiny_tokenizer
 
 CONFIG = Config.model_validate({"model": {"vocab_size": 290, "d_model": 96, "n_layers": 2, "n_heads": 4}})
 
@@ -38,7 +38,7 @@ def save_for_ever(run: str, ready: Connection) -> None:
     optimizer = configure_optimizer(model, 1e-3)
     model(torch.zeros(1, 2, dtype=torch.long)).sum().backward()
     optimizer.step()
-    tokenizer = train_tokenizer(["A text to learn a few pieces from."] * 9, vocab_size=290)
+    tokenizer = tiny_tokenizer()
     found = checkpoints(run)
     step = int(found[-1].name.removeprefix("step-")) if found else 0
     ready.send(step)
@@ -64,7 +64,7 @@ def check(folder: Path) -> None:
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_kill_at_any_instant_of_a_save_leaves_a_loadable_checkpoint(tmp_path: Path):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["geminiq.training.optimizer", "geminiq.utils.checkpointing"])
+    context.set_forkserver_preload(["geminiq.training.optimizer", "geminiq.utils.checkpointing", "helpers"])
     moments, interrupted = random.Random(0), 0
     for _ in range(30):
         ours, theirs = context.Pipe()
@@ -147,7 +147,7 @@ def test_a_stopped_run_is_saved_and_says_how_to_go_on(tmp_path: Path, number: si
 
 def saved(folder: Path) -> Path:
     "A small checkpoint."
-    tokenizer = train_tokenizer(["A text to learn a few pieces from."] * 9, vocab_size=290)
+    tokenizer = tiny_tokenizer()
     return save_checkpoint(folder, Transformer(CONFIG.model), CONFIG, tokenizer)
 
 

@@ -19,6 +19,7 @@ from geminiq.data.dataset import HEADER, TextDataset, TokenFile, pack, write_tok
 from geminiq.data.tokenizer import BPETokenizer, encode_all, train_tokenizer
 from geminiq.utils.config import DataConfig
 from geminiq.utils.device import UserError, make_generator
+from helpers import PEAK_MEMORY
 
 PARAGRAPHS = [f"The {i}th paragraph says that {i} squared is {i * i}, and {i} cubed is {i ** 3}." for i in range(400)]
 
@@ -223,15 +224,14 @@ def test_reading_on_is_never_having_stopped(text: Path, tmp_path: Path):
         assert torch.equal(x, x2) and torch.equal(y, y2)
 
 
-BIG = """
-import sys, torch, sentencepiece, numpy, pathlib
+BIG = PEAK_MEMORY + """
+import sys, torch, sentencepiece, numpy
 from geminiq.data.dataloader import prepare_data
 from geminiq.utils.config import DataConfig
-def highest(): return int(pathlib.Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
-before = highest()
+before = peak_memory()
 data = prepare_data(DataConfig(train_path=sys.argv[1], seq_length=64), 2048, 0, sys.argv[2])
 for i in range(0, len(data.train), 97): data.train[i]
-print(highest() - before)
+print((peak_memory() - before) / 1024)
 """
 
 

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from test_callbacks import configured
 from torch.testing import assert_close
 
 from geminiq.training.callbacks import LOG
 from geminiq.utils.checkpointing import checkpoints, latest_checkpoint, load_checkpoint
 from geminiq.utils.config import save_config
+from helpers import tiny_run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals differ, and so does gloo")
 
@@ -78,24 +78,24 @@ run(Path(sys.argv[1]))
 
 
 def torchrun(*command: object, folder: Path) -> subprocess.CompletedProcess:
-    """Two processes."""
+    "Two processes."
     return subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *map(str, command)],
                           cwd=folder, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All that two processes do, in one go; `one` was begun by a single process."""
+    "All that two processes do, in one go; `one` was begun by a single process."
     from geminiq.data.dataloader import prepare_data
     from geminiq.models.transformer import Transformer
     from geminiq.training.trainer import make_trainer
     folder = tmp_path_factory.mktemp("distributed")
-    base = configured(folder, **MODELS["dense"][1])
+    base = tiny_run(folder, **MODELS["dense"][1])
     data = prepare_data(base.data, base.model.vocab_size, base.training.seed, folder)
     alone = folder / "alone"
     for name, (model, training) in {**MODELS, **LIMITED}.items():
         for parallel in ("ddp", "fsdp"):
-            config = configured(folder, model, parallel=parallel, **training)
+            config = tiny_run(folder, model, parallel=parallel, **training)
             save_config(config, folder / f"{name} {parallel}.yaml")
         make_trainer(config, alone / name, (), False, data, Transformer(config.model).double()).train()
     make_trainer(base, folder / "one", (), False, data).train()
@@ -108,7 +108,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def history(run: Path) -> list[dict]:
-    """The log, which must be the history of the last checkpoint."""
+    "The log, which must be the history of the last checkpoint."
     lines = [json.loads(line) for line in (run / LOG).read_text().splitlines()]
     assert json.loads((latest_checkpoint(run) / "training.json").read_text())["log_history"] == lines
     return lines
@@ -117,7 +117,7 @@ def history(run: Path) -> list[dict]:
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize("name", MODELS)
 def test_the_losses_are_those_of_one_process(name: str, parallel: str, runs: Path) -> None:
-    """In double precision: loss, length of the gradient and held-out loss of each step, with parts and experts too."""
+    "In double precision: loss, length of the gradient and held-out loss of each step, with parts and experts too."
     ours, one = history(runs / f"{name} {parallel}"), history(runs / "alone" / name)
     assert len(ours) == len(one) == 9
     for entry, other in zip(ours, one, strict=True):
@@ -133,14 +133,14 @@ def test_a_part_of_the_model_in_each_process(runs: Path) -> None:
 
 
 def test_each_process_draws_for_its_own_rows(runs: Path) -> None:
-    """The seeds of dropout in the second process are its own; the first has those of one process, the number of the step."""
+    "The seeds of dropout in the second process are its own; the first has those of one process, the number of the step."
     seeds = json.loads((runs / "dense ddp.held").read_text())[1:]
     assert len(set(seeds)) == 8 and min(seeds) > 1000
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_limited_places_are_handed_out_by_each_process(parallel: str, runs: Path) -> None:
-    """Not equal to one process, as the lesson says: tokens lose their places elsewhere. Near it all the same."""
+    "Not equal to one process, as the lesson says: tokens lose their places elsewhere. Near it all the same."
     ours, one = history(runs / f"limited {parallel}"), history(runs / "alone" / "limited")
     dropped = [[entry["dropped"] for entry in entries[1:]] for entries in (ours, one)]
     assert dropped[0] != dropped[1]
@@ -166,10 +166,10 @@ def test_a_stop_in_one_process_stops_all_at_the_same_step(parallel: str, runs: P
 
 
 def test_begun_by_two_and_ended_by_one_and_the_reverse(runs: Path) -> None:
-    """In single precision. The run that FSDP began was ended by DDP, the other way is checked for one process."""
+    "In single precision. The run that FSDP began was ended by DDP, the other way is checked for one process."
     from geminiq.training.trainer import resume_trainer
     one = history(runs / "alone" / "longer")
-    resumed = resume_trainer(runs / "stopped ddp", configured(runs, max_steps=12, **MODELS["dense"][1]), progress=False).train()
+    resumed = resume_trainer(runs / "stopped ddp", tiny_run(runs, max_steps=12, **MODELS["dense"][1]), progress=False).train()
     for ours in (resumed, history(runs / "one")):
         assert [entry["step"] for entry in ours] == list(range(13))
         assert losses(ours) == pytest.approx(losses(one), rel=1e-5)
@@ -177,19 +177,19 @@ def test_begun_by_two_and_ended_by_one_and_the_reverse(runs: Path) -> None:
 
 
 def losses(entries: list[dict]) -> list[float]:
-    """Of every step."""
+    "Of every step."
     return [entry["loss"] for entry in entries if "loss" in entry]
 
 
 def cli(folder: Path, *more: str) -> list[str]:
-    """The command of the lesson, for a small model."""
-    save_config(configured(folder, max_steps=4), folder / "small.yaml")
+    "The command of the lesson, for a small model."
+    save_config(tiny_run(folder, max_steps=4), folder / "small.yaml")
     changes = [part for change in more for part in ("--set", change)]
     return ["-m", "geminiq", "train", "--config", "small.yaml", "--output", "run", *changes]
 
 
 def test_the_command_line_speaks_once_and_is_interrupted_as_one(tmp_path: Path) -> None:
-    """Ctrl-C at torchrun, which passes it on to all."""
+    "Ctrl-C at torchrun, which passes it on to all."
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
                *cli(tmp_path, "training.max_steps=1000000", "training.save_every=5", "training.parallel=fsdp")]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -227,8 +227,8 @@ make_trainer(load_config("small.yaml"), "run", [Die()], progress=False).train()
 
 
 def test_who_dies_does_not_hang_the_others(tmp_path: Path) -> None:
-    """And the last checkpoint is whole."""
-    save_config(configured(tmp_path), tmp_path / "small.yaml")
+    "And the last checkpoint is whole."
+    save_config(tiny_run(tmp_path), tmp_path / "small.yaml")
     (tmp_path / "script.py").write_text(DYING)
     start = time.monotonic()
     assert torchrun("script.py", folder=tmp_path).returncode != 0
@@ -257,10 +257,10 @@ destroy_process_group()
 
 
 def test_all_processes_skip_the_steps_that_one_would(tmp_path: Path) -> None:
-    """In float16 with a scaled loss: the same steps overflow, and the scale of the checkpoint is the same."""
+    "In float16 with a scaled loss: the same steps overflow, and the scale of the checkpoint is the same."
     (tmp_path / "sixteen").mkdir()
     for name, parallel in (("one", "ddp"), ("ddp", "ddp"), ("fsdp", "fsdp")):
-        save_config(configured(tmp_path, parallel=parallel, max_steps=12), tmp_path / "sixteen" / f"{name}.yaml")
+        save_config(tiny_run(tmp_path, parallel=parallel, max_steps=12), tmp_path / "sixteen" / f"{name}.yaml")
     (tmp_path / "script.py").write_text(SIXTEEN)
     subprocess.run([sys.executable, "script.py", tmp_path, "one"], cwd=tmp_path, check=True)
     result = torchrun("script.py", tmp_path, "ddp", "fsdp", folder=tmp_path)

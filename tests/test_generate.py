@@ -8,25 +8,16 @@ from torch import Tensor
 
 from geminiq.generation.cache import KVCache
 from geminiq.generation.generate import generate, left_pad, lengthen
-from geminiq.generation.sampling import Sampling
 from geminiq.models.transformer import Transformer
-from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import UserError, make_generator
+from helpers import GREEDY, decisive_model, tiny_model
 
 V, CONTEXT, NEW = 64, 48, 12
-GREEDY = Sampling(temperature=0)
 
 
 def make_model(position: str = "rope", attention: str = "standard", kv: int = 4) -> Transformer:
-    "A random model in double precision, with logits far enough apart that no two tokens tie."
-    config = ModelConfig(vocab_size=V, max_seq_len=CONTEXT, d_model=32, n_layers=3, n_heads=4, n_kv_heads=kv,
-                         attention_type=attention, pos_encoding=position,
-                         tie_embeddings=False)   # tied and untrained, it would repeat its input
-    model = Transformer(config, make_generator(1)).double().requires_grad_(False)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            parameter.mul_(8)   # an untrained model's logits are all alike; these are not
-    return model
+    "A model that never hesitates between two tokens."
+    return decisive_model(1, vocab_size=V, max_seq_len=CONTEXT, n_kv_heads=kv, attention_type=attention, pos_encoding=position)
 
 
 def greedy_by_hand(model: Transformer, prompts: list[list[int]], sizes: list[int]) -> Tensor:
@@ -120,13 +111,12 @@ def test_a_lengthened_model_writes_beyond_its_old_length(position: str, method: 
 
 def test_layers_that_scale_their_own_angles_keep_them():
     own = {"attention_type": "sliding_window", "sliding_window": 4, "rope_base": 100.0, "rope_scaling": None}
-    config = ModelConfig(vocab_size=V, max_seq_len=CONTEXT, d_model=32, n_layers=2, n_heads=4, layers=(own, {}))
-    model = Transformer(config)
+    model, unchanged = (tiny_model(max_seq_len=CONTEXT, layers=(own, {})) for _ in range(2))
     lengthen(model, 2 * CONTEXT, "linear")
     assert model.config.layer(0).rope_scaling is None and model.config.layer(1).rope_scaling.factor == 2
     positions = torch.arange(5)[None]
     near, far = (part.rotation(positions, torch.float32).cos for part in model.layer_positions)
-    before = [part.rotation(positions, torch.float32).cos for part in Transformer(config).layer_positions]
+    before = [part.rotation(positions, torch.float32).cos for part in unchanged.layer_positions]
     assert torch.equal(near, before[0]) and not torch.allclose(far, before[1])
 
 

@@ -5,28 +5,21 @@ casts to float32 in the bases, as in test_pretrained.py; PEFT itself computes in
 """
 
 import json
-import os
 import struct
 from collections.abc import Callable
-from importlib import import_module
 from itertools import product
 from pathlib import Path
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from test_pretrained import GPT2, SHAPE, VOCAB, Case, reference, relative, texts
-from test_reference import ExactTorch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geminiq.generation.generate import generate
 from geminiq.generation.sampling import Sampling
 from geminiq.models.attention import CrossAttention
-from geminiq.models.pretrained import load_pretrained
 from geminiq.models.transformer import Transformer
 from geminiq.training import lora
 from geminiq.training.lora import add_lora, load_adapter, lora_layers, lora_parameters, merge_lora, save_adapter
@@ -36,8 +29,10 @@ from geminiq.training.trainer import Trainer, make_trainer, resume_trainer
 from geminiq.utils.checkpointing import load_checkpoint, save_checkpoint
 from geminiq.utils.config import load_config, make_config
 from geminiq.utils.device import UserError, make_generator
+from helpers import GPT2, SHAPE, VOCAB, Case, published, reference, relative, texts, tiny_model
 
 pytestmark = [
+    pytest.mark.usefixtures("exact"),
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated"),   # PEFT asks transformers for it
     pytest.mark.filterwarnings(r"ignore:The following \w+_pattern keys did not match"),   # PEFT's own, for fused experts
 ]
@@ -51,22 +46,11 @@ OLDEST = Case("GPT2", "tied", GPT2)
 FAMILY = {"Llama": "llama", "Mixtral": "mixtral", "Qwen3": "qwen3", "Qwen3Moe": "qwen3_moe", "GPT2": "gpt2"}
 
 
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    "Let the bases compute in float64 where they say float32."
-    for name in FAMILY.values():
-        monkeypatch.setattr(import_module(f"transformers.models.{name}.modeling_{name}"), "torch", ExactTorch())
-    monkeypatch.setattr(import_module("transformers.modeling_rope_utils"), "torch", ExactTorch())
-    monkeypatch.setattr(Tensor, "float", Tensor.double)
-
-
 @pytest.fixture
 def base(tmp_path: Path) -> Callable[[Case], tuple[nn.Module, Transformer]]:
     "Makes the same weights twice: theirs, and ours."
     def make(case: Case) -> tuple[nn.Module, Transformer]:
-        theirs = reference(case)
-        theirs.save_pretrained(tmp_path / "published")
-        return theirs, load_pretrained(tmp_path / "published").model.eval()
+        return published(reference(case), tmp_path / "published")
     return make
 
 
@@ -262,16 +246,10 @@ def test_draws_are_the_generators_alone(base: Callable) -> None:
 @pytest.fixture
 def adapter(tmp_path: Path) -> Path:
     "A folder that is whole."
-    model = tiny()
+    model = tiny_model()
     add_lora(model, rank=2, alpha=4)
     fill(lora_parameters(model))
     return save_adapter(tmp_path / "adapter", model)
-
-
-def tiny() -> Transformer:
-    "A model of ours."
-    sizes = {"vocab_size": 300, "max_seq_len": 16, "d_model": 12, "n_layers": 2, "n_heads": 2, "n_kv_heads": 2}
-    return Transformer(make_config({"model": sizes}).model, make_generator(0))
 
 
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
@@ -296,9 +274,9 @@ DAMAGES = {
     "lacks 4": lambda a: configure(a, target_modules=["q_proj", "v_proj", "k_proj"]),
     "not finite": lambda a: edit(a, lambda t: t[FIRST].fill_(torch.nan)),
     "has what the model does not": lambda a: edit(a, lambda t: t.update(more=torch.ones(1))),
-    "must be": lambda a: edit(a, lambda t: t.update({FIRST: torch.ones(3, 12)})),
-    r"must be \(3, 12\)": lambda a: configure(a, rank_pattern={"q_proj": 3}),
-    "weights are": lambda a: edit(a, lambda t: t.update({FIRST: torch.ones(2, 12, dtype=torch.int32)})),
+    "must be": lambda a: edit(a, lambda t: t.update({FIRST: torch.ones(3, 16)})),
+    r"must be \(3, 16\)": lambda a: configure(a, rank_pattern={"q_proj": 3}),
+    "weights are": lambda a: edit(a, lambda t: t.update({FIRST: torch.ones(2, 16, dtype=torch.int32)})),
     "holds no changes": lambda a: (edit(a, dict.clear), configure(a, target_modules="x")),
     "safetensors": lambda a: (a / "adapter_model.safetensors").write_bytes(struct.pack("<Q", 10**9)),
     "No such file": lambda a: (a / "adapter_model.safetensors").unlink(),
@@ -321,7 +299,7 @@ DAMAGES = {
 @pytest.mark.parametrize("message", DAMAGES)
 def test_damaged_files(message: str, adapter: Path) -> None:
     "One line, and the model is left as it was."
-    model = tiny()
+    model = tiny_model()
     DAMAGES[message](adapter)
     with pytest.raises(UserError, match=message) as caught:
         load_adapter(adapter, model)
@@ -330,7 +308,7 @@ def test_damaged_files(message: str, adapter: Path) -> None:
 
 
 def test_the_undamaged_is_read(adapter: Path) -> None:
-    model = tiny()
+    model = tiny_model()
     load_adapter(adapter, model)
     assert len(lora_layers(model)) == 4
     with pytest.raises(UserError, match="exists already"):
@@ -339,7 +317,7 @@ def test_the_undamaged_is_read(adapter: Path) -> None:
 
 def test_a_tied_head_is_none_of_them() -> None:
     "A change of the head alone could not be folded into a weight that is the embedding's too."
-    model = tiny()
+    model = tiny_model()
     assert model.config.tie_embeddings and "lm_head" not in lora._linear_maps(model)
     with pytest.raises(UserError, match="target_modules has lm_head: the linear maps of this model are down, gate, key, output, "
                                          "query, up"):
@@ -348,7 +326,7 @@ def test_a_tied_head_is_none_of_them() -> None:
 
 def test_layers_without_a_name(adapter: Path) -> None:
     "A family may lack what a model has: experts that all tokens visit, for one."
-    model = tiny()
+    model = tiny_model()
     add_lora(model, rank=2, alpha=4, target_modules="gate")
     with pytest.raises(UserError, match=r"the family gpt2 has no 2: blocks.0.feed_forward.gate, blocks.1"):
         save_adapter(adapter.with_name("other"), model, "gpt2")
@@ -364,7 +342,7 @@ def test_a_head_with_its_base(base: Callable, tmp_path: Path) -> None:
 
 
 def test_writing_is_all_or_nothing(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny()
+    model = tiny_model()
     load_adapter(adapter, model)
     def full(*args: object, **more: object) -> None:
         raise OSError("no space left")

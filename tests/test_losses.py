@@ -15,10 +15,11 @@ from torch.testing import assert_close
 from geminiq.data.dataset import IGNORE_INDEX
 from geminiq.training.losses import chunked_cross_entropy_loss, cross_entropy_loss
 from geminiq.utils.device import make_generator
+from helpers import PEAK_MEMORY
 
 
 def example(n: int, d_model: int, vocab: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
-    """Features, the head's weights, and targets of which about a quarter does not count."""
+    "Features, the head's weights, and targets of which about a quarter does not count."
     generator = make_generator(seed)
     features = torch.randn(n, d_model, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
     weight = torch.randn(vocab, d_model, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
@@ -49,7 +50,7 @@ def test_equals_pytorch_with_smoothing_and_targets_that_do_not_count() -> None:
 
 
 def test_the_derivative_is_that_of_the_loss() -> None:
-    """By finite differences, of PyTorch's own check."""
+    "By finite differences, of PyTorch's own check."
     features, weight, targets = example(5, 3, 8)
     assert torch.autograd.gradcheck(lambda x, w: chunked_cross_entropy_loss(x, w, targets, chunk=3, label_smoothing=0.1),
                                     (features, weight))
@@ -57,7 +58,7 @@ def test_the_derivative_is_that_of_the_loss() -> None:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_under_autocast_products_have_16_bits_and_sums_32(smoothing: float) -> None:
-    """The value is that of the rounded logits; the gradients are as near to the true ones as the plain loss's."""
+    "The value is that of the rounded logits; the gradients are as near to the true ones as the plain loss's."
     features, weight, targets = example(64, 32, 500)
     true = torch.autograd.grad(cross_entropy_loss(features @ weight.T, targets, "mean", smoothing), (features, weight))
     x, w = (tensor.detach().float().requires_grad_() for tensor in (features, weight))
@@ -81,27 +82,26 @@ def test_float64_stays_so_under_autocast() -> None:
         assert torch.equal(chunked_cross_entropy_loss(features, weight, targets), expected)
 
 
-PEAK = """
-import re, sys, torch
+PEAK = PEAK_MEMORY + """
+import sys, torch
 from geminiq.training.losses import chunked_cross_entropy_loss, cross_entropy_loss
 n, D, V = 2048, 64, 32000
 x, w = torch.randn(n, D, requires_grad=True), torch.randn(V, D, requires_grad=True)
 y = torch.arange(n)
-def peak(): return int(re.search("VmHWM: *\\t* *([0-9]+)", open("/proc/self/status").read())[1])   # in KiB
 small = slice(0, 8)
 for loss in (cross_entropy_loss(x[small] @ w.T, y[small]), chunked_cross_entropy_loss(x[small], w, y[small])):
     loss.backward()        # what the first call needs once and for all does not count
 ballast = torch.ones(100_000_000)   # what is held now is the most so far
-before = peak()
+before = peak_memory()
 loss = chunked_cross_entropy_loss(x, w, y, chunk=1024) if sys.argv[1] == "pieces" else cross_entropy_loss(x @ w.T, y)
 loss.backward()
-print(peak() - before)
+print(peak_memory() - before)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says how much memory a process has had at most")
 def test_a_tenth_of_the_memory_at_a_vocabulary_of_32000() -> None:
-    """The most that was held at once, in processes of their own: forward and backward of 2048 positions."""
+    "The most that was held at once, in processes of their own: forward and backward of 2048 positions."
     peaks = {how: int(subprocess.run([sys.executable, "-c", PEAK, how], check=True, capture_output=True, text=True).stdout)
              for how in ("pieces", "whole")}
     print(f"peak memory with all logits is {peaks['whole'] / peaks['pieces']:.1f} times that of pieces of 1024")

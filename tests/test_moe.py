@@ -5,16 +5,12 @@ fixture `exact` makes them float64: formulas are compared, not rounding.
 """
 
 import copy
-import os
 from math import ceil, inf
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_reference import ExactTorch
 from torch import Tensor, nn
 from torch.testing import assert_close
 from transformers import MixtralConfig, Qwen3MoeConfig
@@ -40,7 +36,7 @@ MODEL = 6   # D, where it is not drawn
 
 
 def draw(layer: nn.Module, seed: int) -> nn.Module:
-    """Weights of a size at which every one of them counts, in float64."""
+    "Weights of a size at which every one of them counts, in float64."
     generator = make_generator(seed)
     for parameter in layer.double().parameters():
         nn.init.normal_(parameter, std=0.5, generator=generator)
@@ -48,13 +44,13 @@ def draw(layer: nn.Module, seed: int) -> nn.Module:
 
 
 def tokens(n: int, d_model: int, seed: int) -> Tensor:   # (n, D)
-    """Random tokens."""
+    "Random tokens."
     return torch.randn(n, d_model, generator=make_generator(seed + 1), dtype=torch.float64)
 
 
 @st.composite
 def layers(draw_from: st.DrawFn, cls: type = MoELayer, **more: st.SearchStrategy) -> tuple[MoELayer, Tensor]:
-    """A layer of any shape, and tokens for it."""
+    "A layer of any shape, and tokens for it."
     num_experts, d_model, seed = draw_from(st.integers(1, 9)), draw_from(st.integers(1, 7)), draw_from(st.integers(0, 999))
     layer = cls(d_model, num_experts, draw_from(st.integers(1, num_experts)), d_ff=draw_from(st.integers(1, 6)),
                 ffn_type=draw_from(st.sampled_from(sorted(FEED_FORWARDS))),
@@ -65,12 +61,12 @@ def layers(draw_from: st.DrawFn, cls: type = MoELayer, **more: st.SearchStrategy
 
 
 def sparse_layers() -> st.SearchStrategy[tuple[SparseMoE, Tensor]]:
-    """Layers with a capacity."""
+    "Layers with a capacity."
     return layers(SparseMoE, capacity_factor=st.floats(0.05, 3.0))
 
 
 def sum_over_all(layer: MoELayer, x: Tensor, kept: Tensor | None = None) -> Tensor:   # (n, D)
-    """Every expert on every token, with weight zero for those that were not chosen or, in `kept` (n, k), dropped."""
+    "Every expert on every token, with weight zero for those that were not chosen or, in `kept` (n, k), dropped."
     logits = x @ layer.router.gate.weight.T
     experts = logits.topk(layer.router.top_k).indices
     chosen = torch.zeros_like(logits).scatter(-1, experts, 1.0)
@@ -87,7 +83,7 @@ def sum_over_all(layer: MoELayer, x: Tensor, kept: Tensor | None = None) -> Tens
 
 
 def gradients(output: Tensor, x: Tensor, layer: nn.Module) -> list[Tensor]:
-    """Of the sum of squares, for the input and every weight; zeros for those that are not used."""
+    "Of the sum of squares, for the input and every weight; zeros for those that are not used."
     return list(torch.autograd.grad(output.square().sum(), [x, *layer.parameters()], materialize_grads=True))
 
 
@@ -124,7 +120,7 @@ def test_shape_and_mask_of_a_batch(case: tuple[MoELayer, Tensor], seed: int) -> 
 
 
 def places(experts: Tensor, num_experts: int, capacity: int) -> Tensor:  # (n, k) bool
-    """Which choices find a place, handed out one by one: first choices first, by position."""
+    "Which choices find a place, handed out one by one: first choices first, by position."
     kept, free = torch.zeros_like(experts, dtype=torch.bool), [capacity] * num_experts
     for choice in range(experts.shape[1]):
         for token in range(len(experts)):
@@ -169,7 +165,7 @@ def test_no_capacity_outside_training(case: tuple[SparseMoE, Tensor]) -> None:
 @given(case=sparse_layers(), seed=st.integers(0, 999))
 @torch.no_grad()
 def test_padding_takes_no_place(case: tuple[SparseMoE, Tensor], seed: int) -> None:
-    """Left out of routing, capacity and losses: as if it were not there."""
+    "Left out of routing, capacity and losses: as if it were not there."
     layer, x = case
     mask = torch.rand(len(x), generator=make_generator(seed)) < 0.6
     with record_routing(layer) as recorded:
@@ -206,7 +202,7 @@ def test_dispatch(n: int, num_experts: int, seed: int, capacity: int, data: st.D
 
 
 def test_idle_experts_have_gradients() -> None:
-    """Of zeros, or training on several machines would wait for them."""
+    "Of zeros, or training on several machines would wait for them."
     layer = MoELayer(MODEL, 8, 1)
     layer(torch.randn(1, MODEL, generator=make_generator(0))).sum().backward()
     assert all(parameter.grad is not None for parameter in layer.parameters())
@@ -223,7 +219,7 @@ def test_idle_experts_compute_nothing_when_no_gradient_is_wanted() -> None:
 
 
 def test_a_layer_can_be_copied_after_training() -> None:
-    """Nothing of the last step's graph is kept."""
+    "Nothing of the last step's graph is kept."
     layer, x = draw(SparseMoE(MODEL, 4, 2), seed=0), tokens(20, MODEL, seed=0)
     with record_routing(layer) as recorded:
         output = layer(x)
@@ -237,7 +233,7 @@ def test_a_layer_can_be_copied_after_training() -> None:
 @pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("n_tokens", [0, 5])
 def test_dtypes(grad: bool, n_tokens: int) -> None:
-    """The answer has the dtype a plain feed-forward layer gives; the router decides in at least float32."""
+    "The answer has the dtype a plain feed-forward layer gives; the router decides in at least float32."
     layer = MoELayer(MODEL, 4, 2, num_shared_experts=1)
     x = torch.randn(n_tokens, MODEL, generator=make_generator(0))
     coarse = copy.deepcopy(layer).bfloat16()
@@ -283,16 +279,8 @@ def test_what_cannot_be_built_is_refused(make: object, message: str) -> None:
 
 # Against transformers
 
-@pytest.fixture
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lift the casts to float32 in the reference."""
-    for module in (modeling_mixtral, modeling_qwen3_moe):
-        monkeypatch.setattr(module, "torch", ExactTorch())
-    monkeypatch.setattr(Tensor, "float", Tensor.double)
-
-
 def renamed(state: dict[str, Tensor], num_experts: int) -> dict[str, Tensor]:
-    """Weights or gradients of a layer of transformers by the names of geminiq; its experts are stacked."""
+    "Weights or gradients of a layer of transformers by the names of geminiq; its experts are stacked."
     names = {"router.gate.weight": state["gate.weight"]}
     for e in range(num_experts):
         gate, up = state["experts.gate_up_proj"][e].chunk(2)
@@ -302,14 +290,14 @@ def renamed(state: dict[str, Tensor], num_experts: int) -> dict[str, Tensor]:
 
 
 def mixtral(num_experts: int, top_k: int) -> nn.Module:
-    """The sparse layer of Mixtral."""
+    "The sparse layer of Mixtral."
     config = MixtralConfig(hidden_size=MODEL, intermediate_size=10, num_local_experts=num_experts,
                            num_experts_per_tok=top_k, experts_implementation="eager")
     return modeling_mixtral.MixtralSparseMoeBlock(config)
 
 
 def qwen3(num_experts: int, top_k: int, norm_topk_prob: bool = True) -> nn.Module:
-    """The sparse layer of Qwen3-MoE."""
+    "The sparse layer of Qwen3-MoE."
     config = Qwen3MoeConfig(hidden_size=MODEL, moe_intermediate_size=10, num_experts=num_experts,
                             num_experts_per_tok=top_k, norm_topk_prob=norm_topk_prob, experts_implementation="eager")
     return modeling_qwen3_moe.Qwen3MoeSparseMoeBlock(config)
@@ -325,7 +313,7 @@ def qwen3(num_experts: int, top_k: int, norm_topk_prob: bool = True) -> nn.Modul
     (qwen3(8, 1, norm_topk_prob=False), 8, 1, None),
 ])
 def test_layer_of_transformers(reference: nn.Module, num_experts: int, top_k: int, norm_topk_prob: bool | None) -> None:
-    """The same answers, and the same gradients of the input and of every weight."""
+    "The same answers, and the same gradients of the input and of every weight."
     draw(reference, seed=0)
     layer = MoELayer(MODEL, num_experts, top_k, d_ff=10, norm_topk_prob=norm_topk_prob).double()
     layer.load_state_dict(renamed(reference.state_dict(), num_experts))
@@ -356,7 +344,7 @@ def test_balance_loss_of_transformers(num_experts: int, top_k: int, masked: bool
 
 @given(n=st.integers(0, 20), num_experts=st.integers(1, 9), seed=st.integers(0, 999), data=st.data())
 def test_losses_by_definition(n: int, num_experts: int, seed: int, data: st.DataObject) -> None:
-    """Token by token; padding does not count; equal probabilities cost exactly k."""
+    "Token by token; padding does not count; equal probabilities cost exactly k."
     top_k = data.draw(st.integers(1, num_experts))
     logits = tokens(n, num_experts, seed)
     experts = logits.topk(top_k).indices

@@ -1,6 +1,5 @@
 """Pictures in a text: against LLaVA of transformers, PyTorch's own attention, loops, and each row alone."""
 
-import os
 import re
 import subprocess
 import sys
@@ -9,17 +8,13 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imsave
-from test_reference import ExactTorch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-from transformers.models.llama import modeling_llama
 from typer.testing import CliRunner
 
 from geminiq.cli import app
@@ -29,7 +24,6 @@ from geminiq.data.tokenizer import train_tokenizer
 from geminiq.generation.beam_search import beam_search
 from geminiq.generation.cache import KVCache
 from geminiq.generation.generate import generate, left_pad
-from geminiq.generation.sampling import Sampling
 from geminiq.models import multimodal, vision
 from geminiq.models.multimodal import (
     FUSIONS,
@@ -61,22 +55,10 @@ from geminiq.training.trainer import DATASETS, make_trainer, resume_trainer
 from geminiq.utils.checkpointing import build_model, load_checkpoint
 from geminiq.utils.config import Config, ModelConfig, load_config, make_config, preset_names, save_config
 from geminiq.utils.device import UserError, make_generator
+from helpers import GREEDY, agree, assert_generator_decides, random, scatter_weights, tiny_model
 
 TOLERANCE = 1e-11   # relative to the largest number
 IMAGE, V = 7, 50
-GREEDY = Sampling(temperature=0)
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    """Random numbers in float64."""
-    return torch.randn(shape, generator=make_generator(seed), dtype=torch.float64)
-
-
-def agree(ours: Tensor, theirs: Tensor) -> None:
-    """Equal up to rounding in float64."""
-    assert ours.dtype == theirs.dtype == torch.float64
-    assert ours.shape == theirs.shape
-    assert (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max()
 
 
 # LLaVA
@@ -97,28 +79,22 @@ NAMES = {   # of LLaVA and of geminiq, in the order in which they are replaced
 
 
 def renamed(name: str) -> str:
-    """A name of LLaVA's by the names of geminiq."""
+    "A name of LLaVA's by the names of geminiq."
     for old, new in NAMES.items():
         name = re.sub(old, new, name)
     return name
 
 
 @pytest.fixture
-def llava(monkeypatch: pytest.MonkeyPatch) -> tuple[VisionLanguageModel, LlavaForConditionalGeneration]:
-    """LLaVA twice, with the same random weights; a CLIP of three layers read before its last, 3 × 3 patches, a LLaMA of two."""
-    monkeypatch.setattr(modeling_llama, "torch", ExactTorch())   # it casts to float32 in places
+def llava(exact: None) -> tuple[VisionLanguageModel, LlavaForConditionalGeneration]:
+    "LLaVA twice, with the same random weights; a CLIP of three layers read before its last, 3 × 3 patches, a LLaMA of two."
     eye = CLIPVisionConfig(image_size=12, patch_size=4, hidden_size=16, num_hidden_layers=3, num_attention_heads=4,
                            intermediate_size=24)
     text = LlamaConfig(vocab_size=V, max_position_embeddings=64, hidden_size=24, num_hidden_layers=2, num_attention_heads=4,
                        num_key_value_heads=2, intermediate_size=40, rms_norm_eps=1e-3, bos_token_id=None, eos_token_id=None)
     config = LlavaConfig(vision_config=eye, text_config=text, image_token_index=IMAGE, vision_feature_layer=-2,
                          vision_feature_select_strategy="default")
-    reference = LlavaForConditionalGeneration(config).double().eval()
-    generator = make_generator(0)
-    with torch.no_grad():
-        for p in reference.parameters():   # so far from 0, in norms from 1, that each number counts
-            noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
-            p.copy_(p + 0.1 * noise if p.ndim == 1 else 0.3 * noise)
+    reference = scatter_weights(LlavaForConditionalGeneration(config).double().eval(), 0.3)
     encoder = VisionEncoder(VisionConfig(image_size=12, patch_size=4, num_channels=3, d_model=16, n_layers=3, n_heads=4, d_ff=24,
                                          norm_eps=eye.layer_norm_eps, activation="quick_gelu", embedding_norm=True))
     language = Transformer(ModelConfig(vocab_size=V, max_seq_len=64, d_model=24, n_layers=2, n_heads=4, attention_type="gqa",
@@ -135,7 +111,7 @@ ROWS = [[1, 2, 3, IMAGE, 4], [5, 6, 8], [IMAGE, 2, 9, IMAGE, 3, 11, 12, 13], [IM
 
 @torch.no_grad()
 def test_llava_logits(llava: tuple) -> None:
-    """At all positions of the text, in a padded batch; transformers wants each image token as often as there are patches."""
+    "At all positions of the text, in a padded batch; transformers wants each image token as often as there are patches."
     model, reference = llava
     tokens, attention_mask = left_pad(ROWS)
     images = random(4, 3, 12, 12)
@@ -162,7 +138,7 @@ def test_llava_writes_the_same(llava: tuple) -> None:
 
 
 def test_llava_gradients(llava: tuple) -> None:
-    """Of the loss on two answers, number by number; the last block of the encoder and its norm are not read."""
+    "Of the loss on two answers, number by number; the last block of the encoder and its norm are not read."
     model, reference = llava
     tokens, images = torch.tensor([[1, IMAGE, 3, 4], [IMAGE, 5, 6, 9]]), random(2, 3, 12, 12)
     targets = torch.tensor([[IGNORE_INDEX, 5, 6, 8], [2, IGNORE_INDEX, IGNORE_INDEX, 3]])
@@ -186,7 +162,7 @@ def test_llava_gradients(llava: tuple) -> None:
 
 
 def copy_attention(ours: nn.Module) -> nn.MultiheadAttention:
-    """PyTorch's attention with the weights of ours."""
+    "PyTorch's attention with the weights of ours."
     theirs = nn.MultiheadAttention(ours.query.in_features, ours.n_heads, kdim=ours.key.in_features, vdim=ours.key.in_features,
                                    batch_first=True).double()
     split = {f"{name[0]}_proj_weight": getattr(ours, name).weight for name in ("query", "key", "value")}
@@ -197,17 +173,8 @@ def copy_attention(ours: nn.Module) -> nn.MultiheadAttention:
     return theirs
 
 
-def scatter_weights(module: nn.Module, seed: int = 0) -> None:
-    """Weights so far from where they start that each number counts."""
-    generator = make_generator(seed)
-    with torch.no_grad():
-        for p in module.parameters():
-            noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
-            p.copy_(p + 0.2 * noise if p.ndim == 1 else 0.4 * noise)
-
-
 def cross_by_pytorch(block: CrossAttentionBlock, x: Tensor, context: Tensor, seen: Tensor) -> Tensor:
-    """What a block computes, with PyTorch's attention; `seen` is (B, S)."""
+    "What a block computes, with PyTorch's attention; `seen` is (B, S)."
     gates = [1.0, 1.0] if block.gates is None else block.gates.tanh()
     context = block.context_norm(context)
     x = x + gates[0] * copy_attention(block.attention)(block.attention_norm(x), context, context, key_padding_mask=~seen)[0]
@@ -218,9 +185,9 @@ def cross_by_pytorch(block: CrossAttentionBlock, x: Tensor, context: Tensor, see
 @settings(deadline=None, max_examples=30)
 @given(T=st.integers(1, 5), n=st.integers(1, 7), queries=st.integers(1, 4), layers=st.integers(1, 3), seed=st.integers(0, 2**31))
 def test_resampler(T: int, n: int, queries: int, layers: int, seed: int) -> None:
-    """Against PyTorch's attention; as many vectors come out whatever goes in, and padding does not count."""
+    "Against PyTorch's attention; as many vectors come out whatever goes in, and padding does not count."
     resampler = Resampler(6, 8, queries, layers, 2).double()
-    scatter_weights(resampler, seed)
+    scatter_weights(resampler, 0.4, 0.2, seed)
     features = random(T, n, 6, seed=seed)
     mask = torch.rand(T, n, generator=make_generator(seed)) < 0.6   # a row may be empty: the queries see themselves
     x = resampler.queries.expand(T, -1, -1)
@@ -236,7 +203,7 @@ def test_resampler(T: int, n: int, queries: int, layers: int, seed: int) -> None
 @pytest.mark.parametrize("strategy", ["cross_attention", "gated", "concat"])
 def test_fusion(strategy: str) -> None:
     fusion = MultimodalFusion(8, 2, strategy=strategy).double()
-    scatter_weights(fusion)
+    scatter_weights(fusion, 0.4, 0.2)
     text, image = random(3, 5, 8), random(3, 7, 8, seed=1)
     text_mask, image_mask = (torch.arange(n) < torch.tensor([[n], [n - 2], [1]]) for n in (5, 7))
     if strategy == "concat":
@@ -267,23 +234,14 @@ def make_fusion(d_vision: int, d_model: int, generator: torch.Generator) -> Mult
 
 @pytest.mark.parametrize("make", [LinearProjector, MLPProjector, Resampler, make_fusion])
 def test_the_generator_alone_decides_the_first_weights(make: Callable) -> None:
-    def weights(seed: int) -> Tensor:
-        return torch.cat([p.flatten() for p in make(6, 8, generator=make_generator(seed)).parameters()])
-
-    first, state = weights(1), torch.get_rng_state()
-    torch.rand(1)
-    assert torch.equal(weights(1), first)
-    assert not torch.equal(weights(2), first)
-    torch.set_rng_state(state)
-    weights(1)
-    assert torch.equal(torch.get_rng_state(), state)
+    assert_generator_decides(lambda generator: make(6, 8, generator=generator))
 
 
 @settings(deadline=None)
 @given(rows=st.lists(st.lists(st.sampled_from([1, 2, IMAGE]), min_size=1, max_size=6), min_size=1, max_size=5),
        n=st.integers(1, 4), padded_right=st.booleans())
 def test_expand_image_tokens(rows: list[list[int]], n: int, padded_right: bool) -> None:
-    """Row by row in lists: the same tokens, whichever side the padding was on."""
+    "Row by row in lists: the same tokens, whichever side the padding was on."
     tokens, attention_mask = left_pad(rows)
     if padded_right:
         tokens, attention_mask = (torch.stack([part.roll(len(row)) for part, row in zip(parts, rows, strict=True)])
@@ -306,12 +264,11 @@ def test_expand_image_tokens(rows: list[list[int]], n: int, padded_right: bool) 
 
 
 def make_model(fusion: str, projector: Callable = MLPProjector, position: str = "rope", **how: object) -> VisionLanguageModel:
-    """A random model in double precision, with open gates and logits far enough apart."""
+    "A random model in double precision, with open gates and logits far enough apart."
     generator = make_generator(1)
     sizes = {"image_size": 8, "patch_size": 4, "num_channels": 2, "d_model": 12, "n_layers": 3, "n_heads": 2}
     encoder = VisionEncoder(VisionConfig(**sizes), generator)
-    language = Transformer(ModelConfig(vocab_size=V, max_seq_len=96, d_model=16, n_layers=3, n_heads=2, pos_encoding=position,
-                                       tie_embeddings=False), generator)
+    language = tiny_model(vocab_size=V, max_seq_len=96, n_layers=3, pos_encoding=position, tie_embeddings=False)
     projector = projector(12, 16, generator=generator)
     model = VisionLanguageModel(encoder, projector, language, IMAGE, fusion, generator=generator, **how).double()
     init_by_fan_in(model.language_model, generator)
@@ -338,7 +295,7 @@ def pictures(n: int = 6) -> Tensor:
 @torch.no_grad()
 @pytest.mark.parametrize(("fusion", "how"), MODELS)
 def test_each_row_alone(fusion: str, how: dict) -> None:
-    """One, no, two and three pictures in a row, padded on the left; and the gradient flows to the pictures of each."""
+    "One, no, two and three pictures in a row, padded on the left; and the gradient flows to the pictures of each."
     model, images = make_model(fusion, **how), pictures()
     tokens, attention_mask = left_pad(BATCH)
     together = model(tokens, images, attention_mask)
@@ -350,7 +307,7 @@ def test_each_row_alone(fusion: str, how: dict) -> None:
 
 @pytest.mark.parametrize(("fusion", "how"), MODELS)
 def test_gradient_flows_everywhere(fusion: str, how: dict) -> None:
-    """Into every parameter that is read, and into every picture; a bias of keys has none, softmax ignores it."""
+    "Into every parameter that is read, and into every picture; a bias of keys has none, softmax ignores it."
     model, images = make_model(fusion, **how), pictures().requires_grad_()
     tokens, attention_mask = left_pad(BATCH)
     targets = torch.randint(V, tokens.shape, generator=make_generator(0)).masked_fill(~attention_mask, IGNORE_INDEX)
@@ -398,7 +355,7 @@ def test_what_is_shown(layer: int | None, keep_cls: bool) -> None:
 
 
 def by_loops(model: VisionLanguageModel, text: list[int], images: Tensor, steps: int) -> list[int]:
-    """The slow and obviously right way: the whole text and all pictures for every token."""
+    "The slow and obviously right way: the whole text and all pictures for every token."
     text = list(text)
     for _ in range(steps):
         logits = model(torch.tensor([text]), images)[0, -1].clone()
@@ -410,7 +367,7 @@ def by_loops(model: VisionLanguageModel, text: list[int], images: Tensor, steps:
 @torch.no_grad()
 @pytest.mark.parametrize(("fusion", "how"), MODELS)
 def test_writing_with_a_cache(fusion: str, how: dict) -> None:
-    """A batch of different lengths and numbers of pictures; the encoder looks once; beams of one write the same."""
+    "A batch of different lengths and numbers of pictures; the encoder looks once; beams of one write the same."
     model, images = make_model(fusion, **how), pictures()
     tokens, attention_mask = left_pad(BATCH)
     expected = [by_loops(model, text, images[own], 12) for text, own in zip(BATCH, OWN, strict=True)]
@@ -437,7 +394,7 @@ def test_writing_with_a_cache(fusion: str, how: dict) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_prompt_in_pieces(fusion: str) -> None:
-    """Through a cache in any pieces, also across a picture: the features of the whole."""
+    "Through a cache in any pieces, also across a picture: the features of the whole."
     model, images = make_model(fusion), pictures()
     tokens, attention_mask = left_pad(BATCH)
     prompt = ImagePrompt(model, tokens, images, attention_mask)
@@ -463,7 +420,7 @@ def test_an_image_token_is_never_written(fusion: str) -> None:
 
 def test_images_are_looked_at_without_dropout() -> None:
     encoder = VisionEncoder(VisionConfig(image_size=8, patch_size=4, num_channels=2, d_model=12, n_heads=2, dropout=0.5))
-    language = Transformer(ModelConfig(vocab_size=V, d_model=16, n_layers=1, n_heads=2, dropout=0.5))
+    language = tiny_model(vocab_size=V, dropout=0.5)
     model = VisionLanguageModel(encoder, LinearProjector(12, 16), language, IMAGE).double()
     tokens, images = torch.tensor([[IMAGE, 3]]), pictures(1)
     looked = [ImagePrompt(model, tokens, images).inputs_embeds for _ in range(2)]
@@ -476,7 +433,7 @@ def test_images_are_looked_at_without_dropout() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("image_token_id", [-200, V, V + 9])
 def test_an_image_token_outside_the_vocabulary(image_token_id: int) -> None:
-    """As in the first LLaVA, −200: where the vectors of images stand in the text, it needs no embedding."""
+    "As in the first LLaVA, −200: where the vectors of images stand in the text, it needs no embedding."
     model, images = make_model("concat"), pictures(1)
     inside = model(torch.tensor([[1, IMAGE, 2]]), images)
     model.image_token_id = image_token_id
@@ -537,16 +494,16 @@ def test_the_vision_classes_are_here_too() -> None:
 
 
 class Broken(Exception):
-    """Something that goes wrong while a block looks."""
+    "Something that goes wrong while a block looks."
 
 
 def held(model: nn.Module) -> list[ImageContext | None]:
-    """What each cross-attention block holds."""
+    "What each cross-attention block holds."
     return [module.context for module in model.modules() if isinstance(module, CrossAttentionBlock)]
 
 
 def test_look_at() -> None:
-    """Held or given is the same; nested, the inner one counts; nothing stays, also after an error."""
+    "Held or given is the same; nested, the inner one counts; nothing stays, also after an error."
     block, x = CrossAttentionBlock(8, 2).double(), random(2, 3, 8)
     first, second = (ImageContext(random(2, 4, 8, seed=seed)) for seed in (1, 2))
     assert torch.equal(block(x), x)
@@ -564,7 +521,7 @@ def test_look_at() -> None:
 
 @pytest.mark.parametrize("fusion", ["cross_attention", "gated"])
 def test_nothing_stays_in_the_model(fusion: str) -> None:
-    """After reading, after writing, and after an error inside, the language model is alone again."""
+    "After reading, after writing, and after an error inside, the language model is alone again."
     model, images = make_model(fusion), pictures(1)
     tokens = torch.tensor([[1, IMAGE, 2]])
     alone = model.language_model(tokens)
@@ -586,7 +543,7 @@ def test_nothing_stays_in_the_model(fusion: str) -> None:
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_gradient_checkpointing(fusion: str) -> None:
-    """Blocks that are computed again look at the same images again: two batches, then their gradients, in either order."""
+    "Blocks that are computed again look at the same images again: two batches, then their gradients, in either order."
     batches = [(torch.tensor([[1, IMAGE, 2, 5], [3, 4, IMAGE, 6]]), pictures(2)),
                (torch.tensor([[IMAGE, 8, 9]]), 1 - pictures(1))]
     found = []
@@ -610,7 +567,7 @@ def test_gradient_checkpointing(fusion: str) -> None:
 @pytest.mark.parametrize(("fusion", "place", "has_feed_forward"),
                          [("gated", "before", True), ("cross_attention", "between", False)])
 def test_where_a_block_looks(fusion: str, place: str, has_feed_forward: bool) -> None:
-    """Before self-attention, as Flamingo does, or between it and feed-forward, as the decoder of the first transformer did."""
+    "Before self-attention, as Flamingo does, or between it and feed-forward, as the decoder of the first transformer did."
     model, images = make_model(fusion), pictures(1)
     tokens = torch.tensor([[IMAGE, 1, 2]])
     block = model.language_model.blocks[0]
@@ -626,7 +583,7 @@ def test_where_a_block_looks(fusion: str, place: str, has_feed_forward: bool) ->
 
 @torch.no_grad()
 def test_a_fusion_of_your_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any name with its facts in FUSIONS: gates, and yet between."""
+    "Any name with its facts in FUSIONS: gates, and yet between."
     monkeypatch.setitem(FUSIONS, "own", Fusion(gated=True, place="between"))
     model, images = make_model("own"), pictures(1)
     tokens = torch.tensor([[1, IMAGE, 2]])
@@ -638,7 +595,7 @@ def test_a_fusion_of_your_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_merge_image_features() -> None:
-    """Words from the table, the images' vectors in their places, in the order of the text; both get their gradients."""
+    "Words from the table, the images' vectors in their places, in the order of the text; both get their gradients."
     words = nn.Embedding(V, 4).double()
     row = expand_image_tokens(torch.tensor([[1, IMAGE, 2], [IMAGE, 3, IMAGE]]), IMAGE, 2)
     features = random(3, 2, 4).requires_grad_()
@@ -661,18 +618,18 @@ SMALL = {"model": {"vocab_size": 340, "max_seq_len": 64, "d_model": 16, "n_layer
 
 
 def small_config(section: str = "vision", **changes: object) -> Config:
-    """A configuration of a small model that sees, with some keys changed."""
+    "A configuration of a small model that sees, with some keys changed."
     return make_config(SMALL | {section: SMALL[section] | changes})
 
 
 @pytest.fixture(autouse=True)
 def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """300 training scenes and 40 for the evaluation, in place of tens of thousands."""
+    "300 training scenes and 40 for the evaluation, in place of tens of thousands."
     monkeypatch.setitem(DATASETS, "scenes", partial(prepare_scenes, n_train=300, n_val=40))
 
 
 def test_what_is_learned_from_scenes() -> None:
-    """Questions and captions, each with its image; the evaluation asks about combinations that training never shows."""
+    "Questions and captions, each with its image; the evaluation asks about combinations that training never shows."
     data = prepare_scenes(small_config(), n_train=300, n_val=40)
     assert (len(data.train), len(data.val)) == (300, 40)
     assert not ((data.train.scenes.colour == data.train.scenes.shape) & (data.train.scenes.shape >= 0)).any()
@@ -701,7 +658,7 @@ def test_the_seed_decides_the_scenes() -> None:
     {"fusion": "gated", "projector": "resampler", "cross_every": 2}, {"projector": "linear", "keep_cls": True},
     {"vision_feature_layer": -2}])
 def test_trained_saved_and_read(changes: dict, tmp_path: Path) -> None:
-    """The loss falls; what is read from the disk is what was trained; stopping in the middle changes nothing."""
+    "The loss falls; what is read from the disk is what was trained; stopping in the middle changes nothing."
     config = small_config(**changes)
     trainer = make_trainer(config, tmp_path / "run", progress=False)
     history = trainer.train()
@@ -721,7 +678,7 @@ def test_trained_saved_and_read(changes: dict, tmp_path: Path) -> None:
 
 
 def test_the_trainer_computes_the_loss_of_the_answers(tmp_path: Path) -> None:
-    """In parts or whole, with blocks computed again or not: as by hand on the model's logits."""
+    "In parts or whole, with blocks computed again or not: as by hand on the model's logits."
     found = []
     for changes in ({}, {"batch_size": 4, "gradient_accumulation": 2}, {"gradient_checkpointing": True}):
         trainer = make_trainer(small_config("training", **changes), tmp_path / str(len(found)), progress=False)
@@ -739,7 +696,7 @@ def test_the_trainer_computes_the_loss_of_the_answers(tmp_path: Path) -> None:
 
 
 def test_the_packaged_configuration() -> None:
-    """It is of a model that sees, and its text, with the vectors of an image, fits in."""
+    "It is of a model that sees, and its text, with the vectors of an image, fits in."
     config = load_config("vision_language")
     assert config.kind == "vision_language" and load_config("tiny").kind == "language"
     data = prepare_scenes(config, n_train=6000, n_val=10)
@@ -748,7 +705,7 @@ def test_the_packaged_configuration() -> None:
 
 
 def test_asked_from_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """geminiq train, then generate about a PNG, with a question or without; and what cannot be asked."""
+    "geminiq train, then generate about a PNG, with a question or without; and what cannot be asked."
     monkeypatch.chdir(tmp_path)
     save_config(small_config(), "small.yaml")
     runner = CliRunner()
@@ -780,7 +737,7 @@ def test_asked_from_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_images_in_files(tmp_path: Path) -> None:
-    """Of the wanted size they keep their pixels; grey, with an alpha channel, larger or in colour for one channel."""
+    "Of the wanted size they keep their pixels; grey, with an alpha channel, larger or in colour for one channel."
     vision = small_config().vision
     pixels = torch.randint(256, (16, 16, 4), generator=make_generator(0), dtype=torch.uint8).numpy()
 
@@ -858,7 +815,7 @@ def test_a_vision_configuration_of_your_own(tmp_path: Path) -> None:
 
 
 def test_the_package_carries_its_configurations(tmp_path: Path) -> None:
-    """As setuptools copies it into a wheel."""
+    "As setuptools copies it into a wheel."
     command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", tmp_path]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.yaml")} == \

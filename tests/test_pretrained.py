@@ -1,43 +1,41 @@
 """Published architectures: what `transformers` writes is read, and gives the same numbers, texts and gradients.
 
 Each reference is built in memory from its configuration, with random weights, and written to a folder of the test.
-`transformers` computes norms, rotary angles and some softmaxes in float32 whatever the dtype of the model. The fixture
-`exact` lifts those casts: formulas are compared, not rounding.
 """
 
-import copy
-import os
-from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
 
 import pytest
 import torch
-import transformers
-from test_reference import ExactTorch
-from torch import Tensor
 from torch.nn import functional as F
 
 from geminiq.generation.beam_search import beam_search
 from geminiq.generation.cache import KVCache
 from geminiq.generation.generate import generate
-from geminiq.generation.sampling import Sampling
 from geminiq.models.pretrained import load_pretrained
-from geminiq.models.transformer import Transformer
 from geminiq.training.losses import build_objective, cross_entropy_loss
 from geminiq.training.optimizer import configure_optimizer
 from geminiq.training.trainer import train_step
 from geminiq.utils.device import UserError, make_generator
+from helpers import (
+    ALONE,
+    GPT2,
+    GREEDY,
+    LENGTH,
+    ODD,
+    SHAPE,
+    VOCAB,
+    Case,
+    Pair,
+    gradients_of,
+    published,
+    reference,
+    relative,
+    texts,
+)
 
-VOCAB, LENGTH = 61, 20
-SHAPE = {"vocab_size": VOCAB, "max_position_embeddings": 48, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "intermediate_size": 24, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-GPT2 = {"vocab_size": VOCAB, "n_positions": 48, "n_embd": 16, "n_layer": 3, "n_head": 4, "bos_token_id": None,
-        "eos_token_id": None}
-ALONE = {"num_key_value_heads": 1}
-ODD = {"hidden_size": 18, "num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 6}
+pytestmark = pytest.mark.usefixtures("exact")
+
 EACH_ITS_OWN = {"num_key_value_heads": 4}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 24, "rope_theta": 500.0}
@@ -48,13 +46,6 @@ WINDOW = {"sliding_window": 5}
 CAPS = {"attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.0, "query_pre_attn_scalar": 7}
 GEMMA = {"head_dim": 8, **WINDOW}
 LOCAL_AND_GLOBAL = {"full_attention": LINEAR, "sliding_attention": {"rope_type": "default", "rope_theta": 100.0}}
-
-
-class Case(NamedTuple):
-    "A reference."
-    family: str
-    what: str
-    settings: dict
 
 
 CASES = [
@@ -98,65 +89,23 @@ CASES = [
 ]
 
 
-def reference(case: Case) -> transformers.PreTrainedModel:
-    "A model of `transformers` with weights of a size at which every one counts."
-    name = {"Gemma3": "Gemma3Text"}.get(case.family, case.family)
-    config = getattr(transformers, f"{name}Config")(**case.settings)
-    head = "LMHeadModel" if case.family == "GPT2" else "ForCausalLM"
-    config._attn_implementation, config._experts_implementation = "eager", "eager"
-    model = getattr(transformers, f"{case.family}{head}")(config).double().eval()
-    generator = make_generator(0)
-    with torch.no_grad():
-        for p in model.parameters():
-            noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
-            p.copy_(p + 0.1 * noise if p.ndim == 1 else 0.4 * noise)
-    if case.family.startswith("Gemma"):   # √D, which they round to float32
-        model.model.embed_tokens.embed_scale = torch.tensor(config.hidden_size, dtype=torch.float64).sqrt()
-    return model
+FIRST = {case.family: case for case in reversed(CASES)}   # one of each family
+QUICK_FIRST = [case if case is FIRST[case.family] else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
 
 
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    "Let the references compute in float64 where they say float32."
-    for name in ("gpt2", "llama", "mistral", "mixtral", "qwen3", "qwen3_moe", "gemma2", "gemma3"):
-        monkeypatch.setattr(import_module(f"transformers.models.{name}.modeling_{name}"), "torch", ExactTorch())
-    monkeypatch.setattr(import_module("transformers.modeling_rope_utils"), "torch", ExactTorch())
-    monkeypatch.setattr(Tensor, "float", Tensor.double)
-
-
-class Pair(NamedTuple):
-    "The same weights twice."
-    theirs: transformers.PreTrainedModel
-    ours: Transformer
-
-
-@pytest.fixture(params=CASES, ids=lambda case: f"{case.family}: {case.what}")
+@pytest.fixture(params=QUICK_FIRST, ids=str)
 def case(request: pytest.FixtureRequest) -> Case:
-    "Each of them."
+    "Each of them; the first of each family is quick."
     return request.param
 
 
 @pytest.fixture
 def pair(case: Case, tmp_path: Path) -> Pair:
     "The reference, and what we make of its folder."
-    theirs = reference(case)
-    theirs.save_pretrained(tmp_path / "published")
-    return Pair(theirs, load_pretrained(tmp_path / "published").model.eval())
+    return published(reference(case), tmp_path / "published")
 
 
-def relative(ours: Tensor, theirs: Tensor) -> float:
-    "The largest difference, relative to the largest number."
-    assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
-
-
-def texts() -> tuple[Tensor, Tensor]:
-    "Three texts of different lengths, and where in a row their tokens are, when filled up at the left."
-    lengths = torch.tensor([LENGTH, LENGTH - 3, LENGTH - 9])
-    tokens = torch.randint(VOCAB, (3, LENGTH), generator=make_generator(1))
-    return tokens, torch.arange(LENGTH) >= LENGTH - lengths[:, None]
-
-
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_logits(pair: Pair) -> None:
     tokens, left = texts()
     for mask in (torch.ones_like(left), left, left.flip(1)):
@@ -180,25 +129,20 @@ def test_cached_steps(pair: Pair) -> None:
 
 
 def test_gradients(pair: Pair, tmp_path: Path) -> None:
-    "Theirs are given the names of weights by writing a model of gradients."
     tokens, mask = texts()
     targets = tokens.roll(-1, 1).masked_fill(~mask, -100).index_fill(1, torch.tensor([LENGTH - 1]), -100)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     logits = pair.theirs(tokens, attention_mask=mask.long(), position_ids=positions).logits
     F.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
     cross_entropy_loss(pair.ours(tokens, mask), targets).backward()
-    of_gradients = copy.deepcopy(pair.theirs)
-    for p, own in zip(of_gradients.parameters(), pair.theirs.parameters(), strict=True):
-        p.data = torch.zeros_like(p) if own.grad is None else own.grad
-    of_gradients.save_pretrained(tmp_path / "gradients")
-    theirs = dict(load_pretrained(tmp_path / "gradients").model.named_parameters())
+    theirs = gradients_of(pair.theirs, tmp_path / "gradients")
     largest = max(p.abs().max() for p in theirs.values())
     for name, p in pair.ours.named_parameters():
         assert p.grad is not None, name
         assert (p.grad - theirs[name]).abs().max() <= 1e-9 * largest, name
 
 
-@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("parts", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_eight_training_steps(pair: Pair, parts: int) -> None:
     "The same losses and lengths of gradients, whether a batch comes whole or in parts, the last of which is short."
     pair.ours.train()
@@ -224,7 +168,7 @@ def test_greedy_and_beam_texts(pair: Pair) -> None:
     tokens, mask = (part[:, 6:] for part in texts())
     how = {"attention_mask": mask.long(), "max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
     theirs = pair.theirs.generate(tokens, **how)[:, tokens.shape[1]:]
-    assert torch.equal(generate(pair.ours, tokens, 12, attention_mask=mask, sampling=Sampling(temperature=0)), theirs)
+    assert torch.equal(generate(pair.ours, tokens, 12, attention_mask=mask, sampling=GREEDY), theirs)
     theirs = pair.theirs.generate(tokens, num_beams=3, **how)[:, tokens.shape[1]:]
     found = beam_search(pair.ours, tokens, 12, num_beams=3, attention_mask=mask)
     assert [text.tokens for text, in found] == theirs.tolist()
@@ -260,7 +204,7 @@ def test_lengthened_is_what_transformers_makes_of_the_same_scaling(method: str, 
     assert relative(ours(tokens, mask)[mask], logits[mask]) < 1e-9
     written = theirs.generate(tokens, attention_mask=mask.long(), do_sample=False, max_new_tokens=28)[:, LENGTH:]
     for use_cache in (True, False):
-        how = {"sampling": Sampling(temperature=0), "attention_mask": mask, "use_cache": use_cache}
+        how = {"sampling": GREEDY, "attention_mask": mask, "use_cache": use_cache}
         assert torch.equal(generate(ours, tokens, 28, **how), written)
 
 

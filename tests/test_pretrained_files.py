@@ -12,13 +12,10 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
-
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from test_pretrained import CASES, VOCAB, Case, reference, relative, texts
 from torch import Tensor
 
 from geminiq.data.tokenizer import train_tokenizer
@@ -31,8 +28,8 @@ from geminiq.training.optimizer import configure_optimizer
 from geminiq.training.trainer import train_step
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import UserError, make_generator
-
-FIRST = {case.family: case for case in reversed(CASES)}   # one of each family
+from helpers import PEAK_MEMORY, VOCAB, Case, reference, relative, scatter_weights, texts, tiny_model
+from test_pretrained import CASES, FIRST
 
 
 def write(case: Case, folder: Path, **how: str) -> transformers.PreTrainedModel:
@@ -152,10 +149,7 @@ def test_images_and_classes(tmp_path: Path) -> None:
 
 def own(**choices: object) -> Transformer:
     "A model of ours with weights of a size at which every one counts."
-    model = Transformer(ModelConfig(vocab_size=VOCAB, max_seq_len=48, d_model=24, n_layers=3, n_heads=4, **choices))
-    for i, p in enumerate(model.parameters()):
-        p.data.normal_(1.0 if p.ndim == 1 else 0.0, 0.3, generator=make_generator(i))
-    return model.eval()
+    return scatter_weights(tiny_model(vocab_size=VOCAB, max_seq_len=48, n_layers=3, **choices).float(), 0.3, 0.3).eval()
 
 
 WRITABLE = {
@@ -313,17 +307,15 @@ def test_memory_is_that_of_the_checkpoint(tmp_path: Path) -> None:
     folder = save_pretrained(tmp_path / "large", Transformer(large))
     small = save_pretrained(tmp_path / "small", Transformer(ModelConfig(n_layers=1)))
     size = sum(file.stat().st_size for file in folder.iterdir())
-    program = f"""
-from pathlib import Path
+    program = PEAK_MEMORY + f"""
 from geminiq.data.tokenizer import train_tokenizer
 from geminiq.generation.generate import generate_text
 from geminiq.generation.sampling import Sampling
 from geminiq.models.pretrained import load_pretrained
 load_pretrained({str(small)!r})   # what every model needs once
-def highest(): return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])   # in KiB
-before = highest()
+before = peak_memory()
 model = load_pretrained({str(folder)!r}).model
-print(highest() - before)
+print(peak_memory() - before)
 """
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert size > 200e6

@@ -1,21 +1,13 @@
 """Published models that see: ViT and LLaVA of `transformers`, built in memory, written, read, compared."""
 
-import copy
 import json
-import os
-from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
 
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from test_pretrained import ALONE, ODD, SHAPE, VOCAB, relative
-from test_reference import ExactTorch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from geminiq.generation.beam_search import beam_search
@@ -27,17 +19,13 @@ from geminiq.models.pretrained import load_pretrained
 from geminiq.training.losses import cross_entropy_loss
 from geminiq.training.optimizer import configure_optimizer
 from geminiq.utils.device import UserError, make_generator
+from helpers import ALONE, ODD, SHAPE, VOCAB, Case, Pair, gradients_of, published, relative, scatter_weights
+
+pytestmark = pytest.mark.usefixtures("exact")
 
 IMAGE, SIDE = VOCAB - 1, 12
 EYE = {"image_size": SIDE, "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
        "intermediate_size": 24}
-
-
-class Case(NamedTuple):
-    "A reference."
-    family: str
-    what: str
-    settings: dict
 
 
 def llava(what: str, text: dict, **more: object) -> Case:
@@ -67,39 +55,19 @@ def reference(case: Case) -> transformers.PreTrainedModel:
     else:
         kind = transformers.ViTForImageClassification if case.family == "ViT" else transformers.ViTModel
         model = kind(transformers.ViTConfig(**case.settings))
-    generator = make_generator(0)
-    with torch.no_grad():
-        for p in model.double().eval().parameters():
-            noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
-            p.copy_(p + 0.1 * noise if p.ndim == 1 else 0.3 * noise)
-    return model
+    return scatter_weights(model.double().eval(), 0.3)
 
 
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    "Let the references compute in float64 where they say float32."
-    for name in ("transformers.models.llama.modeling_llama", "transformers.modeling_rope_utils"):
-        monkeypatch.setattr(import_module(name), "torch", ExactTorch())
-
-
-@pytest.fixture(params=CASES, ids=lambda case: f"{case.family}: {case.what}")
+@pytest.fixture(params=CASES, ids=str)
 def case(request: pytest.FixtureRequest) -> Case:
     "Each of them."
     return request.param
 
 
-class Pair(NamedTuple):
-    "The same weights twice."
-    theirs: transformers.PreTrainedModel
-    ours: nn.Module
-
-
 @pytest.fixture
 def pair(case: Case, tmp_path: Path) -> Pair:
     "The reference, and what we make of its folder."
-    theirs = reference(case)
-    theirs.save_pretrained(tmp_path / "published")
-    return Pair(theirs, load_pretrained(tmp_path / "published").model.eval())
+    return published(reference(case), tmp_path / "published")
 
 
 def images(n: int, channels: int = 3) -> Tensor:   # (n, C, side, side)
@@ -138,18 +106,13 @@ def test_float32(case: Case, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_gradients(case: Case, pair: Pair, tmp_path: Path) -> None:
-    "Theirs are given the names of weights by writing a model of gradients."
     for answers in seen(case, pair):
         if case.family == "LLaVA":
             targets = torch.randint(IMAGE, answers.shape[:1], generator=make_generator(2))
             cross_entropy_loss(answers, targets).backward()
         else:
             F.mse_loss(answers, torch.ones_like(answers)).backward()
-    of_gradients = copy.deepcopy(pair.theirs)
-    for p, own in zip(of_gradients.parameters(), pair.theirs.parameters(), strict=True):
-        p.data = torch.zeros_like(p) if own.grad is None else own.grad
-    of_gradients.save_pretrained(tmp_path / "gradients")
-    theirs = dict(load_pretrained(tmp_path / "gradients").model.named_parameters())
+    theirs = gradients_of(pair.theirs, tmp_path / "gradients")
     largest = max(p.abs().max() for p in theirs.values())
     compared = 0
     for name, p in pair.ours.named_parameters():
@@ -160,7 +123,7 @@ def test_gradients(case: Case, pair: Pair, tmp_path: Path) -> None:
 
 
 only_llava = pytest.mark.parametrize("case", [case for case in CASES if case.family == "LLaVA"],
-                                     ids=lambda case: f"{case.family}: {case.what}")
+                                     ids=str)
 
 
 def asked(pair: Pair, tokens: Tensor, mask: Tensor, shown: Tensor) -> dict[str, Tensor]:

@@ -5,11 +5,8 @@ softmax of eager attention. The fixture `exact` makes them read float64 where th
 compared, not rounding.
 """
 
-import os
 import re
 from collections.abc import Callable
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
 
 import pytest
 import torch
@@ -34,48 +31,29 @@ from transformers.models.llama import modeling_llama
 
 from geminiq.generation.cache import KVCache
 from geminiq.generation.generate import generate, left_pad
-from geminiq.generation.sampling import Sampling, min_p, repetition_penalty, temperature, top_k, top_p
+from geminiq.generation.sampling import min_p, repetition_penalty, temperature, top_k, top_p
 from geminiq.models.embeddings import RotaryEmbedding, apply_rotary_emb
 from geminiq.models.transformer import Transformer
 from geminiq.training.losses import cross_entropy_loss
 from geminiq.training.optimizer import constant_schedule, cosine_schedule, linear_schedule
 from geminiq.utils.config import ModelConfig
+from helpers import GREEDY, agree, scatter_weights
 
 TOLERANCE = 1e-11   # relative to the largest number
 VOCAB, CONTEXT, D_MODEL, D_FF, LAYERS, EPS = 61, 24, 24, 40, 3, 1e-3
 SEED = 0
-GREEDY = Sampling(temperature=0)
-
-
-class ExactTorch:
-    """PyTorch, except that float32 is float64."""
-    float = float32 = torch.float64
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(torch, name)
-
-
-@pytest.fixture
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lift the casts to float32 in the reference's LLaMA."""
-    monkeypatch.setattr(modeling_llama, "torch", ExactTorch())
 
 
 class Pair:
-    """A reference with random weights, and geminiq with a copy of them."""
+    "A reference with random weights, and geminiq with a copy of them."
 
     def __init__(self, reference: PreTrainedModel, config: ModelConfig, renamed: Callable[[dict], dict]):
-        self.reference, self.renamed = reference.double().eval(), renamed
-        generator = torch.Generator().manual_seed(SEED)
-        with torch.no_grad():
-            for p in reference.parameters():   # so far from 0, in norms from 1, that each number counts
-                noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
-                p.copy_(p + 0.1 * noise if p.ndim == 1 else 0.4 * noise)
+        self.reference, self.renamed = scatter_weights(reference.double().eval()), renamed
         self.model = Transformer(config).double().eval()
         self.model.load_state_dict(renamed(reference.state_dict()))
 
     def gradients(self, tokens: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The gradients of the loss in both, by the names of geminiq."""
+        "The gradients of the loss in both, by the names of geminiq."
         cross_entropy_loss(self.model(tokens), targets).backward()
         logits = self.reference(tokens).logits
         F.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
@@ -85,7 +63,7 @@ class Pair:
 
 
 def from_gpt2(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights or gradients of GPT-2 by the names of geminiq; its maps are (in, out), Q, K and V in one."""
+    "Weights or gradients of GPT-2 by the names of geminiq; its maps are (in, out), Q, K and V in one."
     parts = {"wte": "embedding", "wpe": "position", "h": "blocks", "ln_f": "norm", "lm_head": "lm_head",
              "ln_1": "attention_norm", "ln_2": "feed_forward_norm", "attn.c_proj": "attention.output",
              "mlp.c_fc": "feed_forward.up", "mlp.c_proj": "feed_forward.down"}
@@ -103,7 +81,7 @@ def from_gpt2(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_llama(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights or gradients of LLaMA by the names of geminiq."""
+    "Weights or gradients of LLaMA by the names of geminiq."
     parts = {"embed_tokens": "embedding", "layers": "blocks", "lm_head": "lm_head",
              "input_layernorm": "attention_norm", "post_attention_layernorm": "feed_forward_norm",
              "self_attn.q_proj": "attention.query",
@@ -114,14 +92,14 @@ def from_llama(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def rename(name: str, parts: dict[str, str]) -> str:
-    """Replace whole parts of a dotted name."""
+    "Replace whole parts of a dotted name."
     for old, new in parts.items():
         name = re.sub(rf"(?<![^.]){re.escape(old)}(?![^.])", new, name)
     return name
 
 
 def gpt2(n_heads: int = 4, tied: bool = True, attention: str = "sdpa") -> Pair:
-    """GPT-2 twice, with its own approximation of GELU."""
+    "GPT-2 twice, with its own approximation of GELU."
     reference = GPT2Config(vocab_size=VOCAB, n_positions=CONTEXT, n_embd=D_MODEL, n_layer=LAYERS,
                            n_head=n_heads, n_inner=D_FF, activation_function="gelu_new", layer_norm_epsilon=EPS,
                            tie_word_embeddings=tied, bos_token_id=None, eos_token_id=None,
@@ -134,7 +112,7 @@ def gpt2(n_heads: int = 4, tied: bool = True, attention: str = "sdpa") -> Pair:
 
 def llama(n_heads: int = 4, n_kv_heads: int = 2, head_dim: int | None = None, bias: bool = False,
           tied: bool = False, base: float = 10000.0, attention: str = "sdpa") -> Pair:
-    """LLaMA twice."""
+    "LLaMA twice."
     reference = LlamaConfig(vocab_size=VOCAB, max_position_embeddings=CONTEXT, hidden_size=D_MODEL,
                             num_hidden_layers=LAYERS, num_attention_heads=n_heads,
                             num_key_value_heads=n_kv_heads, head_dim=head_dim, intermediate_size=D_FF,
@@ -169,30 +147,23 @@ PAIRS = {
 
 @pytest.fixture(params=PAIRS.values(), ids=PAIRS.keys())
 def pair(request: pytest.FixtureRequest, exact: None) -> Pair:
-    """Each of the pairs in turn."""
+    "Each of the pairs in turn."
     return request.param()
 
 
 def random_tokens(*shape: int) -> Tensor:
-    """Token ids from 1 up: 0 is padding."""
+    "Token ids from 1 up: 0 is padding."
     return torch.randint(1, VOCAB, shape, generator=torch.Generator().manual_seed(SEED))
 
 
 def prompts() -> tuple[Tensor, Tensor]:   # tokens (4, 9), attention_mask (4, 9)
-    """Four texts of different lengths, filled up at the left."""
+    "Four texts of different lengths, filled up at the left."
     tokens = random_tokens(4, 9).tolist()
     return left_pad([row[:length] for row, length in zip(tokens, (9, 1, 4, 7), strict=True)])
 
 
-def agree(ours: Tensor, theirs: Tensor) -> None:
-    """Equal up to rounding in float64."""
-    assert ours.dtype == theirs.dtype == torch.float64
-    assert ours.shape == theirs.shape
-    assert (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max()
-
-
 def same_tokens(pair: Pair, tokens: Tensor, attention_mask: Tensor | None, n_new: int) -> None:
-    """Both continue the prompts with the same tokens; transformers compares logits in float32."""
+    "Both continue the prompts with the same tokens; transformers compares logits in float32."
     seen = torch.ones_like(tokens) if attention_mask is None else attention_mask.long()
     theirs = pair.reference.generate(tokens, attention_mask=seen, do_sample=False, max_new_tokens=n_new,
                                      pad_token_id=0)
@@ -261,7 +232,7 @@ def test_greedy_generation_of_a_left_padded_batch(pair: Pair) -> None:
 
 
 def test_stop_token_in_a_batch() -> None:
-    """After the stop token both fill a row with padding, and end when all rows have ended."""
+    "After the stop token both fill a row with padding, and end when all rows have ended."
     pair = gpt2()
     tokens, attention_mask = prompts()
     greedily = generate(pair.model, tokens, 15, sampling=GREEDY, attention_mask=attention_mask)
@@ -289,7 +260,7 @@ def test_rotary(head_dim: int, base: float) -> None:
 
 
 def distinct_logits() -> st.SearchStrategy[Tensor]:   # (2, V) float64
-    """Random logits, no two of them equal."""
+    "Random logits, no two of them equal."
     def shuffled(size: int, spread: float, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         rows = [torch.randperm(size, generator=generator) for _ in range(2)]
@@ -299,19 +270,19 @@ def distinct_logits() -> st.SearchStrategy[Tensor]:   # (2, V) float64
 
 
 def same_probabilities(ours: Tensor, theirs: Tensor) -> None:
-    """The same tokens are kept, with the same probabilities."""
+    "The same tokens are kept, with the same probabilities."
     assert torch.equal(ours > -torch.inf, theirs > -torch.inf)
     agree(ours.softmax(-1), theirs.softmax(-1))
 
 
 def assume_clear(logits: Tensor, p: float) -> None:
-    """Leave out a p that some tokens have together exactly: rounding decides there."""
+    "Leave out a p that some tokens have together exactly: rounding decides there."
     together = logits.softmax(-1).sort(descending=True).values.cumsum(-1)
     assume((together - p).abs().min() > 1e-9)
 
 
 def tied_logits() -> st.SearchStrategy[Tensor]:   # (1, V) float64
-    """Small whole numbers, so that many are equal."""
+    "Small whole numbers, so that many are equal."
     whole = st.lists(st.integers(-3, 3), min_size=1, max_size=40)
     return whole.map(lambda numbers: torch.tensor([numbers], dtype=torch.float64))
 
@@ -337,7 +308,7 @@ def test_repetition_penalty(logits: Tensor, penalty: float, seed: int) -> None:
 
 @given(logits=tied_logits(), k=st.integers(1, 50))
 def test_top_k_at_ties(logits: Tensor, k: int) -> None:
-    """geminiq keeps exactly k tokens; transformers keeps these and all that tie with the last of them."""
+    "geminiq keeps exactly k tokens; transformers keeps these and all that tie with the last of them."
     ours, theirs = top_k(logits, k), TopKLogitsWarper(k)(None, logits)
     kept, kept_by_them = ours > -torch.inf, theirs > -torch.inf
     assert kept.sum() == min(k, logits.shape[-1])
@@ -353,7 +324,7 @@ def test_top_p(logits: Tensor, p: float) -> None:
 
 @given(logits=tied_logits(), p=st.floats(0.01, 0.99))
 def test_top_p_at_ties(logits: Tensor, p: float) -> None:
-    """Which of equally likely tokens is kept is open; how many, and their probabilities, are not."""
+    "Which of equally likely tokens is kept is open; how many, and their probabilities, are not."
     assume_clear(logits, p)
     ours, theirs = top_p(logits, p), TopPLogitsWarper(p)(None, logits)
     agree(ours.softmax(-1).sort().values, theirs.softmax(-1).sort().values)
@@ -365,7 +336,7 @@ def test_temperature(logits: Tensor, value: float) -> None:
 
 
 def factors(make: Callable, **how: float) -> Callable[[int], float]:
-    """The factor of a schedule of transformers at each step."""
+    "The factor of a schedule of transformers at each step."
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     return make(optimizer, **how).lr_lambdas[0]
 
@@ -373,7 +344,7 @@ def factors(make: Callable, **how: float) -> Callable[[int], float]:
 @settings(deadline=None)
 @given(warmup=st.integers(0, 60), steps=st.integers(1, 300), final=st.floats(0.0, 1.0))
 def test_schedules(warmup: int, steps: int, final: float) -> None:
-    """The same factor at every step of training; with a last factor other than 0 too."""
+    "The same factor at every step of training; with a last factor other than 0 too."
     ends = {"num_warmup_steps": warmup, "num_training_steps": warmup + steps}
     pairs = [
         (constant_schedule, 0.0,

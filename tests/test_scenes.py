@@ -29,13 +29,13 @@ HELD_OUT = {f"{list(COLOURS)[colour]} {list(SHAPES)[shape]}" for colour, shape i
 
 
 def things(scenes: Scenes, i: int) -> list[tuple[str, ...]]:
-    """What each cell of a scene holds, in words; an empty one nothing."""
+    "What each cell of a scene holds, in words; an empty one nothing."
     return [(list(COLOURS)[colour], list(SHAPES)[shape]) if shape >= 0 else ()
             for colour, shape in zip(scenes.colour[i].tolist(), scenes.shape[i].tolist(), strict=True)]
 
 
 def look(scenes: Scenes, i: int, question: str) -> str:
-    """The answer to a question, from its words and the grid alone."""
+    "The answer to a question, from its words and the grid alone."
     grid, words = things(scenes, i), set(re.findall(r"\w+", question))
     asked = {word for word in [*COLOURS, *SHAPES] if words & {word, f"{word}s", f"{word}es"}}
     cells = [cell for cell, held in enumerate(grid) if asked and asked <= set(held)]
@@ -72,7 +72,7 @@ def test_captions_are_true_and_complete(seed: int, n: int, both: bool) -> None:
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 2**31), n=st.integers(1, 60))
 def test_training_and_test_are_disjoint(seed: int, n: int) -> None:
-    """No training scene, caption or question holds or names a held-out combination; each held-out one is about one."""
+    "No training scene, caption or question holds or names a held-out combination; each held-out one is about one."
     for train in (sample_scenes(n, make_generator(seed)), (data := sample_questions(n, make_generator(seed))).scenes):
         held = {" ".join(thing) for i in range(n) for thing in things(train, i)}
         assert not held & HELD_OUT
@@ -101,14 +101,14 @@ def test_every_colour_and_every_shape_is_known_but_for_one_combination() -> None
 
 
 def kind_of_words(question: str) -> str:
-    """The kind that a question is of, by its words."""
+    "The kind that a question is of, by its words."
     if re.search("many|Count|number", question):
         return "count"
     return "place" if "Where" in question else "colour" if "colour" in question else "shape"
 
 
 def blind(known: VisualQuestions, data: VisualQuestions) -> dict[str, float]:
-    """How often the most frequent answer to the same words is right."""
+    "How often the most frequent answer to the same words is right."
     answers, right = defaultdict(Counter), defaultdict(list)
     for question, answer in zip(known.questions, known.answers, strict=True):
         answers[question][answer] += 1
@@ -119,7 +119,7 @@ def blind(known: VisualQuestions, data: VisualQuestions) -> dict[str, float]:
 
 @pytest.mark.parametrize("held_out", [False, True])
 def test_the_words_do_not_betray_the_answer(held_out: bool) -> None:
-    """Of 10 000 of a kind, the share of a guesser at chance p is off by 3 √(p(1−p)/10 000), 0.013 at most, hardly ever."""
+    "Of 10 000 of a kind, the share of a guesser at chance p is off by 3 √(p(1−p)/10 000), 0.013 at most, hardly ever."
     known, data = (sample_questions(40_000, make_generator(seed), held_out) for seed in (1, 2))
     chance = {"colour": 1 / (len(COLOURS) + 1), "shape": 1 / (len(SHAPES) + 1), "count": 1 / len(NUMBER_WORDS),
               "place": 1 / (len(PLACES) + 1)}
@@ -147,7 +147,7 @@ def test_only_the_generator_decides() -> None:
 
 @pytest.mark.parametrize("cell", [4, 16, 33])
 def test_drawn_by_the_pixel(cell: int) -> None:
-    """Against a fine grid of points in each pixel: how much of it a shape covers, to within a fifth of a pixel's edge."""
+    "Against a fine grid of points in each pixel: how much of it a shape covers, to within a fifth of a pixel's edge."
     scenes = sample_scenes(300, make_generator(0))
     images, fine = render(scenes, cell), 8
     assert images.shape == (300, 3, 2 * cell, 2 * cell) and images.dtype == torch.float32
@@ -159,7 +159,7 @@ def test_drawn_by_the_pixel(cell: int) -> None:
 
 
 def test_each_object_lies_in_its_cell() -> None:
-    """The border of a cell is paper, an empty cell is nothing else."""
+    "The border of a cell is paper, an empty cell is nothing else."
     scenes = sample_scenes(500, make_generator(0))
     cells = render(scenes, 32).unflatten(3, (2, 32)).unflatten(2, (2, 32))     # (n, 3, row, y, column, x)
     cells = cells.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)                      # (n, 4, 3, 32, 32)

@@ -1,22 +1,20 @@
 """The vision encoder: against one matrix product, against itself shuffled, and against ViT and CLIP of transformers."""
 
-import os
 import re
 import sys
 from collections.abc import Callable
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")   # all models are built from their configurations
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import datasets
-from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedModel, ViTConfig, ViTModel
 from transformers.models.vit import modeling_vit
 
+import helpers
 from geminiq.models.attention import record_attention
 from geminiq.models.vision import (
     ImageClassifier,
@@ -27,8 +25,10 @@ from geminiq.models.vision import (
     resize_positions,
 )
 from geminiq.utils.device import UserError
+from helpers import assert_generator_decides, random, scatter_weights
 
 TOLERANCE = 1e-12   # relative to the largest number
+agree = partial(helpers.agree, tolerance=TOLERANCE)
 SIDE, PATCH, CHANNELS, D_MODEL, D_FF, LAYERS, HEADS = 12, 3, 2, 16, 24, 3, 4
 OF_VIT = {"embeddings.cls_token": "cls_token", "embeddings.position_embeddings": "position_embeddings",
           "embeddings.patch_embeddings.projection": "patches.projection", "layers": "blocks",
@@ -40,18 +40,6 @@ OF_CLIP = {"embeddings.class_embedding": "cls_token", "embeddings.position_embed
            "layer_norm1": "attention_norm", "layer_norm2": "feed_forward_norm", "post_layernorm": "norm",
            "self_attn.q_proj": "attention.query", "self_attn.k_proj": "attention.key", "self_attn.v_proj": "attention.value",
            "self_attn.out_proj": "attention.output", "mlp.fc1": "feed_forward.up", "mlp.fc2": "feed_forward.down"}
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    """Random numbers in float64."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def agree(ours: Tensor, theirs: Tensor) -> None:
-    """Equal up to rounding in float64."""
-    assert ours.dtype == theirs.dtype == torch.float64
-    assert ours.shape == theirs.shape
-    assert (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max()
 
 
 @settings(deadline=None)
@@ -69,7 +57,7 @@ def test_patches_are_unfold_and_one_matrix(size: int, rows: int, columns: int, c
 @settings(deadline=None, max_examples=30)
 @given(rows=st.integers(1, 4), columns=st.integers(1, 4), size=st.integers(1, 3), seed=st.integers(0, 2**31), data=st.data())
 def test_patches_shuffled_with_their_positions(rows: int, columns: int, size: int, seed: int, data: st.DataObject) -> None:
-    """CLS does not notice; the patches come out in the new order."""
+    "CLS does not notice; the patches come out in the new order."
     order = torch.tensor(data.draw(st.permutations(range(rows * columns))))
     image_size = (rows * size, columns * size)
     model = VisionEncoder(image_size=image_size, patch_size=size, num_channels=2, d_model=8).double()
@@ -86,7 +74,7 @@ def test_patches_shuffled_with_their_positions(rows: int, columns: int, size: in
 @given(rows=st.integers(1, 5), columns=st.integers(1, 5), new_rows=st.integers(1, 9), new_columns=st.integers(1, 9),
        seed=st.integers(0, 2**31))
 def test_resized_positions(rows: int, columns: int, new_rows: int, new_columns: int, seed: int) -> None:
-    """The same size changes nothing, CLS never changes, and what is constant stays constant."""
+    "The same size changes nothing, CLS never changes, and what is constant stays constant."
     position = random(1 + rows * columns, 3, seed=seed)
     assert torch.equal(resize_positions(position, (rows, columns), (rows, columns)), position)
     resized = resize_positions(position, (rows, columns), (new_rows, new_columns))
@@ -97,18 +85,13 @@ def test_resized_positions(rows: int, columns: int, new_rows: int, new_columns: 
 
 
 def rename(name: str, parts: dict[str, str]) -> str:
-    """A name with each of its parts replaced."""
+    "A name with each of its parts replaced."
     return re.sub("|".join(rf"\b{re.escape(part)}\b" for part in parts), lambda match: parts[match[0]], name)
 
 
 def copied(reference: PreTrainedModel, parts: dict[str, str], **change: object) -> tuple[VisionEncoder, PreTrainedModel]:
-    """An encoder with the random weights of a reference, and the reference, in float64."""
-    reference = reference.double().eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in reference.parameters():   # so far from 0, in norms from 1, that each number counts
-            noise = torch.randn(p.shape, generator=generator, dtype=p.dtype)
-            p.copy_(p + 0.1 * noise if p.ndim == 1 else 0.4 * noise)
+    "An encoder with the random weights of a reference, and the reference, in float64."
+    reference = scatter_weights(reference.double().eval())
     config = VisionConfig(image_size=SIDE, patch_size=PATCH, num_channels=CHANNELS, d_model=D_MODEL, n_layers=LAYERS,
                           n_heads=HEADS, d_ff=D_FF, **change)
     model = VisionEncoder(config).double().eval()
@@ -123,13 +106,13 @@ SIZES = {"image_size": SIDE, "patch_size": PATCH, "num_channels": CHANNELS, "hid
 
 
 def vit(attention: str = "sdpa") -> tuple[VisionEncoder, ViTModel]:
-    """ViT: GELU, and an epsilon of 1e-12."""
+    "ViT: GELU, and an epsilon of 1e-12."
     config = ViTConfig(**SIZES, attn_implementation=attention)
     return copied(ViTModel(config, add_pooling_layer=False), OF_VIT, norm_eps=config.layer_norm_eps)
 
 
 def clip() -> tuple[VisionEncoder, CLIPVisionModel]:
-    """CLIP: a norm in front of the blocks, another GELU, patches without a bias."""
+    "CLIP: a norm in front of the blocks, another GELU, patches without a bias."
     config = CLIPVisionConfig(**SIZES, attn_implementation="sdpa")
     return copied(CLIPVisionModel(config), OF_CLIP, norm_eps=config.layer_norm_eps, activation="quick_gelu",
                   embedding_norm=True)
@@ -139,7 +122,7 @@ def clip() -> tuple[VisionEncoder, CLIPVisionModel]:
 @pytest.mark.parametrize("pair", [vit, clip])
 @pytest.mark.parametrize(("height", "width"), [(SIDE, SIDE), (18, 18), (6, 15), (3, 48)])
 def test_every_layer(pair: Callable, height: int, width: int) -> None:
-    """The stream after each layer, in images of the trained size and of others: (3, 48) has as many patches as (12, 12)."""
+    "The stream after each layer, in images of the trained size and of others: (3, 48) has as many patches as (12, 12)."
     model, reference = pair()
     images = random(3, CHANNELS, height, width)
     theirs = reference(images, output_hidden_states=True, interpolate_pos_encoding=True)
@@ -151,7 +134,7 @@ def test_every_layer(pair: Callable, height: int, width: int) -> None:
 
 @torch.no_grad()
 def test_output() -> None:
-    """After the last norm: all positions of ViT, and CLS of CLIP, which norms no other."""
+    "After the last norm: all positions of ViT, and CLS of CLIP, which norms no other."
     images = random(3, CHANNELS, SIDE, SIDE)
     model, reference = vit()
     agree(model(images), reference(images).last_hidden_state)
@@ -161,7 +144,7 @@ def test_output() -> None:
 
 @torch.no_grad()
 def test_attention_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reference takes the softmax in float32; here it is made to do so in float64."""
+    "The reference takes the softmax in float32; here it is made to do so in float64."
     softmax = F.softmax
     monkeypatch.setattr(modeling_vit.nn.functional, "softmax", lambda x, dim, dtype: softmax(x, dim))
     model, reference = vit("eager")
@@ -174,7 +157,7 @@ def test_attention_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_gradients() -> None:
-    """The gradient of ViT, number by number."""
+    "The gradient of ViT, number by number."
     model, reference = vit()
     images, direction = random(2, CHANNELS, SIDE, SIDE), random(2, 1 + (SIDE // PATCH) ** 2, D_MODEL, seed=1)
     (model(images) * direction).sum().backward()
@@ -190,7 +173,7 @@ def test_gradients() -> None:
 @pytest.mark.parametrize("image_size", [8, (4, 8)])
 @pytest.mark.parametrize("embedding_norm", [False, True])
 def test_gradient_flows_everywhere(image_size: int | tuple[int, int], embedding_norm: bool) -> None:
-    """Into every parameter, also through positions for another size; a bias of keys has none, softmax ignores it."""
+    "Into every parameter, also through positions for another size; a bias of keys has none, softmax ignores it."
     model = ImageClassifier(5, image_size=image_size, num_channels=2, embedding_norm=embedding_norm).double()
     torch.nn.init.ones_(model.head.weight[0])  # at zero, as it starts, nothing passes the head
     for shape in ((8, 8), (4, 8)):
@@ -210,17 +193,7 @@ def test_training_and_evaluation_differ_by_dropout_alone() -> None:
 
 
 def test_the_generator_alone_decides_the_first_weights() -> None:
-    def weights(seed: int) -> Tensor:
-        model = ImageClassifier(10, generator=torch.Generator().manual_seed(seed))
-        return torch.cat([p.flatten() for p in model.parameters()])
-
-    first, state = weights(1), torch.get_rng_state()
-    torch.rand(1)
-    assert torch.equal(weights(1), first)
-    assert not torch.equal(weights(2), first)
-    torch.set_rng_state(state)
-    weights(1)
-    assert torch.equal(torch.get_rng_state(), state)
+    assert_generator_decides(lambda generator: ImageClassifier(10, generator=generator))
 
 
 @pytest.mark.parametrize(("image_size", "patch_size"), [(10, 4), ((8, 10), 4), ((10, 8), 4), (2, 4), (0, 2), (8, 0), (8, -2)])
@@ -254,7 +227,7 @@ def test_heads_that_do_not_fit() -> None:
 
 
 def test_digits() -> None:
-    """Every digit is in one part, the labels go with their images, and only the seed decides."""
+    "Every digit is in one part, the labels go with their images, and only the seed decides."
     digits = datasets.load_digits()
     labels = {image.astype("float32").tobytes(): label for image, label in zip(digits.images, digits.target, strict=True)}
     train, held_out = load_digits(7)
@@ -272,7 +245,7 @@ def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_built_by_a_configuration_or_by_its_keys() -> None:
-    """The same encoder; given both, the keys change the configuration; a wrong key is answered with the right one."""
+    "The same encoder; given both, the keys change the configuration; a wrong key is answered with the right one."
     keys = {"image_size": (6, 12), "patch_size": 3, "d_model": 8, "n_layers": 1, "n_heads": 2}
     by_keys, by_config = VisionEncoder(**keys), VisionEncoder(VisionConfig(**keys))
     assert by_keys.config == by_config.config == VisionConfig(**keys)
