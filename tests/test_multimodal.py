@@ -821,3 +821,10 @@ def test_the_package_carries_its_configurations(tmp_path: Path) -> None:
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.yaml")} == \
         {path.relative_to(ROOT) for path in (ROOT / "geminiq").rglob("*.yaml")}
     assert tmp_path / "geminiq/configs/vision/vit_base.yaml" in set(tmp_path.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("key", ["val_path", "tokenizer_path"])
+def test_scenes_refuse_what_is_for_texts(key: str) -> None:
+    config = load_config("vision_language", [f"data.{key}=somewhere"])
+    with pytest.raises(UserError, match=rf"data\.{key} is for texts"):
+        prepare_scenes(config)
