@@ -23,7 +23,7 @@ def pair(request: pytest.FixtureRequest, exact: None, tmp_path: Path) -> Pair:
 
 @pytest.mark.parametrize("early_stopping", [False, True, "never"])
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0, 2.0, -1.0])
-@pytest.mark.parametrize("stops", [0, 1, 3])
+@pytest.mark.parametrize("stops", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(3, marks=pytest.mark.slow)])
 def test_texts_and_scores_are_those_of_transformers(pair: Pair, early_stopping: bool | str, length_penalty: float, stops: int):
     tokens, attention_mask = texts()
     stop_ids = torch.randperm(40, generator=make_generator(stops))[:stops].add(1).tolist()

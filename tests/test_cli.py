@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from geminiq.utils.config import PRESETS, preset_names
+from helpers import LETTERS
 
 SMALL = ["--set", "model.vocab_size=320", "--set", "model.d_model=24", "--set", "model.n_layers=1", "--set", "model.n_heads=2",
          "--set", "model.max_seq_len=16", "--batch_size", "2", "--set", "training.eval_batches=1", "--max-steps", "4"]
@@ -31,8 +32,7 @@ def refused(result: subprocess.CompletedProcess) -> str:
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "A folder with a text and a small trained model."
     folder = tmp_path_factory.mktemp("cli")
-    names = ["Ada", "Emmy", "Grace", "Mary", "Sofia", "Rosalind"]
-    (folder / "text.txt").write_text("\n\n".join(f"{a} writes to {b} about {c}." for a in names for b in names for c in names))
+    (folder / "text.txt").write_text(LETTERS)
     result = geminiq("train", "--train_path", "text.txt", "--output", "runs/a", *SMALL, folder=folder)
     assert result.returncode == 0, result.stderr
     return folder

@@ -34,6 +34,7 @@ from geminiq.utils.config import (
     preset_names,
 )
 from geminiq.utils.device import UserError
+from helpers import LETTERS
 
 SPECIFICATION = Path(__file__).parent / "data" / "specification.yaml"
 TEXT = SPECIFICATION.read_text(encoding="utf-8")
@@ -122,17 +123,16 @@ SMALL = {
     "eval_every: 500": "eval_every: 2"}
 
 
+@pytest.mark.slow
 def test_a_small_copy_of_it_trains(tmp_path: Path):
     text = TEXT
     for large, small in SMALL.items():
         assert large in text
         text = text.replace(large, small)
     (tmp_path / "mine.yaml").write_text(text)
-    names = ["Ada", "Emmy", "Grace", "Mary", "Sofia", "Rosalind"]
     (tmp_path / "data").mkdir()
-    for part, verb in (("train", "writes to"), ("val", "thinks of")):
-        lines = [f"{a} {verb} {b} about {c}." for a in names for b in names for c in names]
-        (tmp_path / "data" / f"{part}.txt").write_text("\n\n".join(lines))
+    (tmp_path / "data" / "train.txt").write_text(LETTERS)
+    (tmp_path / "data" / "val.txt").write_text(LETTERS.replace("writes to", "thinks of"))
 
     def train(run: str) -> str:
         command = [sys.executable, "-m", "geminiq", "train", "--config", "mine.yaml", "--output", run]
@@ -152,6 +152,10 @@ def test_a_small_copy_of_it_trains(tmp_path: Path):
 
 # The schema
 
+SCHEMA = json.loads((PRESETS / "schema.json").read_text(encoding="utf-8"))
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+
 def in_yaml_1_2(text: str) -> Any:
     "As editors read it: 3e-4 is a number."
     class Loader(yaml.SafeLoader):
@@ -163,13 +167,12 @@ def in_yaml_1_2(text: str) -> Any:
 
 def valid(text: str) -> bool:
     "Whether an editor finds nothing wrong."
-    return jsonschema.Draft202012Validator(config_schema()).is_valid(in_yaml_1_2(text))
+    return VALIDATOR.is_valid(in_yaml_1_2(text))
 
 
 def test_the_schema_in_the_package_is_current():
-    stored = json.loads((PRESETS / "schema.json").read_text(encoding="utf-8"))
-    assert stored == config_schema(), "run: geminiq config --schema > geminiq/configs/schema.json"
-    jsonschema.Draft202012Validator.check_schema(stored)
+    assert SCHEMA == config_schema(), "run: geminiq config --schema > geminiq/configs/schema.json"
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
 @pytest.mark.parametrize("name", preset_names())

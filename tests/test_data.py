@@ -235,6 +235,7 @@ print((peak_memory() - before) / 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured by Linux's own count")
 def test_sixty_megabytes_of_text_need_no_sixty_megabytes_more(tmp_path: Path):
     documents = load_corpus("pydocs")

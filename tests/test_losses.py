@@ -99,6 +99,7 @@ print(peak_memory() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says how much memory a process has had at most")
 def test_a_tenth_of_the_memory_at_a_vocabulary_of_32000() -> None:
     "The most that was held at once, in processes of their own: forward and backward of 2048 positions."

@@ -579,6 +579,7 @@ def test_without_the_extra(tmp_path, monkeypatch):
     save_tokenizer(OURS, tmp_path / "ours")
 
 
+@pytest.mark.slow
 def test_both_tokenizers_are_tokenizers(tmp_path: Path):
     "As the type checker sees it: whatever takes a Tokenizer takes each of them."
     (tmp_path / "check.py").write_text("from geminiq.data.pretrained_tokenizer import PretrainedTokenizer\n"
