@@ -6,8 +6,20 @@ import sys
 from pathlib import Path
 
 import nbformat
+from nbformat import NotebookNode
 
 from report import run
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def without_widgets(notebook: NotebookNode) -> NotebookNode:
+    "The notebook without what only a kernel can show: controls, and their memory."
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if WIDGET not in out.get("data", {})]
+    return notebook
 
 
 def main() -> None:
@@ -18,9 +30,7 @@ def main() -> None:
     subprocess.run([scripts / "nbdev_export"], check=True)
     for path in parser.parse_args().notebooks:
         print(f"running {path}", flush=True)
-        notebook = run(path)
-        notebook.metadata.pop("widgets", None)   # a saved picture is alive without its kernel's memory
-        nbformat.write(notebook, path)
+        nbformat.write(without_widgets(run(path)), path)
         subprocess.run([scripts / "nbdev_clean", "--fname", path], check=True)
 
 

@@ -96,7 +96,7 @@ def _examples(*commands: str) -> str:
     return "\n\n".join(["Examples:", *(f"geminiq {command}" for command in commands)])
 
 # %% ../nbs/workshop/cli.ipynb #c49ae959
-@app.command()
+@app.command(epilog=_examples("verify"))
 def verify() -> None:
     "Check versions and devices, and compute something whose answer is known."
     with _friendly():
@@ -116,7 +116,7 @@ def verify() -> None:
             raise typer.Exit(1)
 
 # %% ../nbs/workshop/cli.ipynb #cli-course-1
-@app.command()
+@app.command(epilog=_examples("course", "course lessons --no-lab"))
 def course(
     folder: Annotated[Path, typer.Argument(help="What you changed in it stays.")] = Path("geminiq-course"),
     lab: Annotated[bool, typer.Option("--lab/--no-lab", help="Open the first lesson in JupyterLab.")] = True,

@@ -118,8 +118,9 @@ def test_windows_are_at_most_as_long_as_the_longest_text():
 SMALL = {
     "vocab_size: 32000": "vocab_size: 320", "d_model: 768": "d_model: 24", "n_layers: 12": "n_layers: 1",
     "d_ff: 3072": "d_ff: 96", "max_seq_len: 2048": "max_seq_len: 32", "seq_length: 512": "seq_length: 16",
-    "batch_size: 32": "batch_size: 2", "warmup_steps: 1000": "warmup_steps: 1", "max_steps: 100000": "max_steps: 3",
-    "save_every: 1000": "save_every: 2", "eval_every: 500": "eval_every: 2"}
+    "batch_size: 32": "batch_size: 2", "warmup_steps: 1000": "warmup_steps: 1",
+    "max_steps: 100000": "max_steps: 3", "save_every: 1000": "save_every: 2",
+    "eval_every: 500": "eval_every: 2"}
 
 
 @pytest.mark.slow

@@ -435,7 +435,7 @@ def test_images_are_looked_at_without_dropout() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("image_token_id", [-200, V, V + 9])
 def test_an_image_token_outside_the_vocabulary(image_token_id: int) -> None:
-    "As in the first LLaVA, −200: spliced, it needs no embedding."
+    "As in the first LLaVA, −200: where the vectors of images stand in the text, it needs no embedding."
     model, images = make_model("concat"), pictures(1)
     inside = model(torch.tensor([[1, IMAGE, 2]]), images)
     model.image_token_id = image_token_id
@@ -835,3 +835,10 @@ def test_the_package_carries_its_configurations(tmp_path: Path) -> None:
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.yaml")} == \
         {path.relative_to(ROOT) for path in (ROOT / "geminiq").rglob("*.yaml")}
     assert tmp_path / "geminiq/configs/vision/vit_base.yaml" in set(tmp_path.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("key", ["val_path", "tokenizer_path"])
+def test_scenes_refuse_what_is_for_texts(key: str) -> None:
+    config = load_config("vision_language", [f"data.{key}=somewhere"])
+    with pytest.raises(UserError, match=rf"data\.{key} is for texts"):
+        prepare_scenes(config)

@@ -18,6 +18,7 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from execute import WIDGET
 from report import FACTOR, measured_seconds, time_problem
 
 ROOT = Path(__file__).parents[1]
@@ -126,8 +127,8 @@ def test_next_follows_the_order_of_the_course():
 
 
 def kinds(cell: NotebookNode) -> list[str]:
-    "What a cell shows, kind by kind, leaving out the error stream; text may come in several pieces."
-    shown = [out for out in cell.get("outputs", []) if out.get("name") != "stderr"]
+    "What a cell shows, kind by kind; neither the error stream nor controls are saved, and text may come in several pieces."
+    shown = [out for out in cell.get("outputs", []) if out.get("name") != "stderr" and WIDGET not in out.get("data", {})]
     found = [kind for out in shown for kind in sorted(out.get("data", {out.output_type: ""}))]
     return [kind for kind, _ in groupby(found)]
 

@@ -612,6 +612,8 @@ def prepare_scenes(config: Config,                       # with a section `visio
                    n_val: int = 2_000,                   # questions about combinations that are held out
                    ) -> SceneData:
     "Questions about scenes for training and for evaluation; the seed of the section `training` draws them."
+    if unused := [key for key in ("val_path", "tokenizer_path") if getattr(config.data, key)]:
+        raise UserError(f"data.{unused[0]} is for texts, and scenes are drawn with questions of their own: leave it out")
     vision, generator = _section(config), make_generator(config.training.seed)
     told = sample_scenes(n_train // 6, generator, n_others=1)
     captions = write_captions(told, generator)

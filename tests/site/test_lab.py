@@ -158,3 +158,22 @@ def test_the_lesson_on_attention_answers(jupyter: Lab, page: Page, folder: Path)
     picture.get_by_role("radio").nth(1).click()
     expect(picture.get_by_role("radio").nth(1)).to_be_checked()
     page.screenshot(path=ARTIFACTS / "lab-lesson.png")
+
+
+def test_the_knobs_of_the_lesson_on_sampling_ask_python(jupyter: Lab, page: Page, folder: Path):
+    path = folder / "nbs" / "17_sampling.ipynb"
+    lesson = nbformat.read(path, 4)
+    for cell in lesson.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(lesson, path)
+    jupyter.open(page, "nbs/17_sampling.ipynb")
+    run_all(page)
+    knob = page.get_by_role("slider").nth(1)     # top-k
+    knob.scroll_into_view_if_needed()
+    said = page.locator(".jp-OutputArea-output", has_text="twenty draws:").last
+    expect(said).to_contain_text("twenty draws:")
+    for _ in range(11):
+        knob.press("ArrowLeft")
+    expect(said).to_contain_text("twenty draws: " + " ".join(["0"] * 20))
+    page.screenshot(path=ARTIFACTS / "lab-knobs.png")
