@@ -14,7 +14,7 @@ os.environ["GEMINIQ_PROGRESS"] = str(Path(gettempdir()) / f"geminiq-test-{os.get
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))   # for the report on lessons
 pytest.register_assert_rewrite("helpers")
 
-SLOW_FILES = {"test_checkpointing.py", "test_cli.py", "test_distributed.py", "test_pretrained_files.py"}   # start many processes
+SLOW_FILES = {"test_checkpointing.py", "test_cli.py", "test_distributed.py"}   # start many processes
 SLOW_FIXTURES = {"browser", "installed", "site"}
 FAMILIES = ("gpt2", "llama", "mistral", "mixtral", "qwen3", "qwen3_moe", "gemma2", "gemma3")
 

@@ -22,9 +22,18 @@ from geminiq.models.moe import record_routing, routing_loss
 from geminiq.models.transformer import Transformer
 from geminiq.training import trainer as trainer_module
 from geminiq.training.callbacks import LOG, Callback, EarlyStopping, best_evaluation
-from geminiq.training.losses import OBJECTIVES, Inputs, Objective, build_objective, cross_entropy_loss
+from geminiq.training.losses import OBJECTIVES, Inputs, Objective, build_objective, cross_entropy_loss, map_tensors
 from geminiq.training.optimizer import SCHEDULES, configure_optimizer
-from geminiq.training.trainer import StepResult, Trainer, amp_dtype, make_trainer, resume_trainer, train_step
+from geminiq.training.trainer import (
+    DATASETS,
+    StepResult,
+    Trainer,
+    amp_dtype,
+    make_trainer,
+    read_data,
+    resume_trainer,
+    train_step,
+)
 from geminiq.utils.checkpointing import checkpoints
 from geminiq.utils.config import Config, save_config
 from geminiq.utils.device import UserError, make_generator
@@ -345,6 +354,24 @@ def test_inputs_may_be_several_tensors(data: Data) -> None:
         assert torch.equal(Objective(model)(inputs, TARGETS), expected)
         result = train_step(Objective(model), torch.optim.SGD(model.parameters(), lr=0.0), [(inputs, TARGETS)])
         assert result.loss == pytest.approx(expected.item() / int((TARGETS != IGNORE_INDEX).sum()), rel=1e-12)
+
+
+def test_every_tensor_of_the_inputs_is_changed_and_their_shape_is_kept() -> None:
+    one, two = torch.tensor([1]), torch.tensor([2])
+    assert map_tensors(torch.neg, one) == -1
+    assert map_tensors(torch.neg, (one, two)) == (-one, -two)
+    assert map_tensors(torch.neg, {"a": one, "b": two}) == {"a": -one, "b": -two}
+
+
+def test_data_is_read_as_it_is_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    "A text is prepared; a name that somebody registered is looked up."
+    config = tiny_run(tmp_path)
+    found = read_data(config, tmp_path)
+    expected = prepare_data(config.data, config.model.vocab_size, config.training.seed, tmp_path)
+    assert found.fingerprint() == expected.fingerprint()
+    monkeypatch.setitem(DATASETS, "mine", lambda config, tokenizer: (config.data.train_path, tokenizer))
+    config.data.train_path = "mine"
+    assert read_data(config, tmp_path, found.tokenizer) == ("mine", found.tokenizer)
 
 
 # Evaluations

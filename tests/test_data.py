@@ -176,6 +176,7 @@ def test_a_corpus_of_ones_own_has_a_name(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(data.train) > 9 * len(data.val) > 0
 
 
+@pytest.mark.slow
 def test_processes_at_the_same_time_prepare_the_same(text: Path, tmp_path: Path):
     program = ("import sys; from geminiq.data.dataloader import prepare_data; from geminiq.utils.config import DataConfig;"
                f"print(prepare_data(DataConfig(train_path={str(text)!r}, seq_length=16), 300, 0, sys.argv[1]).fingerprint())")

@@ -27,6 +27,7 @@ from geminiq.generation.generate import generate, left_pad
 from geminiq.models import multimodal, vision
 from geminiq.models.multimodal import (
     FUSIONS,
+    PROJECTORS,
     CrossAttentionBlock,
     Fusion,
     ImageContext,
@@ -39,6 +40,7 @@ from geminiq.models.multimodal import (
     VisionEncoder,
     VisionLanguageModel,
     answer_targets,
+    build_vision_language_model,
     encode_with_images,
     expand_image_tokens,
     generate_from_images,
@@ -626,6 +628,18 @@ def small_config(section: str = "vision", **changes: object) -> Config:
 def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
     "300 training scenes and 40 for the evaluation, in place of tens of thousands."
     monkeypatch.setitem(DATASETS, "scenes", partial(prepare_scenes, n_train=300, n_val=40))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("projector", PROJECTORS)
+def test_a_configured_model_has_the_configured_parts(projector: str) -> None:
+    "Its last token stands for a picture, and its weights are those of its generator."
+    config = small_config(projector=projector)
+    model, same, other = (build_vision_language_model(config, make_generator(seed)).eval() for seed in (1, 1, 2))
+    assert isinstance(model.projector, PROJECTORS[projector]) and model.image_token_id == 339
+    tokens, images = torch.tensor([[1, 339, 2]]), torch.rand(1, 3, 16, 16, generator=make_generator(0))
+    assert torch.equal(model(tokens, images), same(tokens, images))
+    assert not torch.allclose(model(tokens, images), other(tokens, images))
 
 
 def test_what_is_learned_from_scenes() -> None:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib.util import resolve_name
 from itertools import groupby, pairwise
@@ -75,6 +76,7 @@ def imports(path: Path) -> list[tuple[str, bool]]:
             for line in cell.source.splitlines() if cell.cell_type == "code" and line.startswith("from geminiq.")]
 
 
+@cache
 def home() -> dict[str, Path]:
     "Which notebook each module comes from."
     return {"geminiq." + line.split()[-1]: path for path in NOTEBOOKS for cell in nbformat.read(path, 4).cells

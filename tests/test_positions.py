@@ -22,6 +22,7 @@ from geminiq.models.embeddings import (
     apply_rotary_emb,
     position_ids,
 )
+from geminiq.models.transformer_block import build_layer_positions
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import UserError, make_generator
 
@@ -112,3 +113,11 @@ def test_a_wrong_scaling_is_refused(wrong: dict):
     with pytest.raises((UserError, ValueError)) as error:
         ModelConfig(rope_scaling=wrong)
     assert "rope_scaling" in str(error.value)
+
+
+def test_layers_that_tell_positions_alike_share_one_encoding():
+    config = ModelConfig(n_layers=4, layers=({}, {"rope_base": 100.0}))
+    own = RotaryEmbedding.from_config(config)
+    parts = build_layer_positions(own, config)
+    assert parts[0] is parts[2] is own and parts[1] is parts[3]
+    assert_close(parts[1].inv_freq(torch.float64), RotaryEmbedding(own.head_dim, 100.0).inv_freq(torch.float64), atol=0, rtol=0)

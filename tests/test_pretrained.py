@@ -3,16 +3,18 @@
 Each reference is built in memory from its configuration, with random weights, and written to a folder of the test.
 """
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from geminiq.generation.beam_search import beam_search
 from geminiq.generation.cache import KVCache
 from geminiq.generation.generate import generate
-from geminiq.models.pretrained import load_pretrained
+from geminiq.models.pretrained import FAMILIES, Family, load_pretrained
 from geminiq.training.losses import build_objective, cross_entropy_loss
 from geminiq.training.optimizer import configure_optimizer
 from geminiq.training.trainer import train_step
@@ -183,6 +185,15 @@ def test_float32(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     tokens, _ = texts()
     with torch.no_grad():
         assert relative(ours(tokens), theirs(tokens).logits) < 1e-5
+
+
+@pytest.mark.parametrize("case", FIRST.values(), ids=str)
+def test_a_family_names_our_weights_as_its_files_do(pair: Pair, tmp_path: Path) -> None:
+    family = FAMILIES[pair.theirs.config.model_type]
+    assert isinstance(family, Family) and family.is_text
+    theirs = {re.sub(f"^{family.in_front}", "", name) for name in load_file(tmp_path / "published" / "model.safetensors")}
+    ours = {re.sub(r"\[\d\]", "", family.published_name(name)) for name, _ in pair.ours.named_parameters()}
+    assert ours == theirs
 
 
 LONGER = {"linear": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0},

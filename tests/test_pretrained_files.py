@@ -301,6 +301,7 @@ def test_neither_folder_nor_name(tmp_path: Path) -> None:
 # Memory
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_checkpoint(tmp_path: Path) -> None:
     "The highest memory of a fresh process, with what it had before it read the weights taken off."
     large = ModelConfig(vocab_size=20_000, max_seq_len=64, d_model=512, n_layers=12, n_heads=8, tie_embeddings=False)
@@ -371,6 +372,7 @@ def hub(tmp_path: Path) -> Iterator[str]:
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_a_name_on_the_hub(hub: str, tmp_path: Path) -> None:
     "Fetched once, then used without a network; the unknown and the unreachable are explained."
     program = """

@@ -1,13 +1,14 @@
 """The tokenizer, on texts nobody would think of."""
 
 import io
+from array import array
 
 import pytest
 import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geminiq.data.tokenizer import BPETokenizer, train_tokenizer, train_tokenizer_apart
+from geminiq.data.tokenizer import BPETokenizer, id_type, train_tokenizer, train_tokenizer_apart
 from geminiq.utils.device import UserError
 
 TEXT = "The quick brown fox jumps over the lazy dog.\n\n    def f(x):\n        return x  # naïve\n"
@@ -67,3 +68,9 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path):
     (tmp_path / "t.model").write_bytes(b"not a model")
     with pytest.raises(ValueError, match="not a SentencePiece model"):
         BPETokenizer.load(tmp_path / "t.model")
+
+
+@pytest.mark.parametrize(("vocab_size", "n_bytes"), [(300, 2), (2**16, 2), (2**16 + 1, 4), (200_000, 4)])
+def test_ids_take_as_few_bytes_as_the_largest_needs(vocab_size: int, n_bytes: int):
+    ids = array(id_type(vocab_size), [0, vocab_size - 1])
+    assert ids.itemsize == n_bytes and ids[1] == vocab_size - 1
