@@ -118,7 +118,7 @@ class Data(NamedTuple):
     def fingerprint(self) -> str:
         "Changes when the training text, its order or its tokens change."
         tokens = self.train.tokens
-        return tokens.digest if isinstance(tokens, TokenFile) else hashlib.sha256(tokens.numpy().tobytes()).hexdigest()
+        return tokens.digest if isinstance(tokens, TokenFile) else hashlib.sha256(tokens[:].numpy().tobytes()).hexdigest()
 
 
 def prepare_data(settings: DataConfig,
