@@ -28,6 +28,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     "Let the references compute in float64 where they say float32: formulas are compared, not rounding."
-    # Norms, rotary angles, routers and some softmaxes have their own float32, whatever the dtype of the model.
-    from helpers import lift_casts   # here, so that PyTorch sees the environment above
+    # Norms, rotary angles, routers and some softmaxes have a float32 of their own, whatever the model has.
+    from helpers import lift_casts  # here, so that PyTorch sees the environment above
     lift_casts(monkeypatch, FAMILIES)

@@ -53,7 +53,7 @@ def tiny_model(seed: int = 0, **changes: object) -> Transformer:
 
 def decisive_model(seed: int = 0, **changes: object) -> Transformer:
     "A tiny model with logits so far apart that no two tokens tie."
-    model = tiny_model(seed, **{"tie_embeddings": False, **changes}).requires_grad_(False)   # tied, it repeats itself
+    model = tiny_model(seed, **{"tie_embeddings": False, **changes}).requires_grad_(False)   # tied, it echoes
     for parameter in model.parameters():
         if parameter.ndim > 1:
             parameter.mul_(8)
