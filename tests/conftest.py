@@ -1,4 +1,4 @@
-"""What every test relies on: one thread each, no network for models, nobody's own progress; and what counts as slow."""
+"""One thread for each test, no network for models, nobody's own progress touched; and what counts as slow."""
 
 import os
 import sys
@@ -14,24 +14,20 @@ os.environ["GEMINIQ_PROGRESS"] = str(Path(gettempdir()) / f"geminiq-test-{os.get
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))   # for the report on lessons
 pytest.register_assert_rewrite("helpers")
 
-SLOW_FILES = {"test_checkpointing.py", "test_cli.py", "test_distributed.py"}   # start many processes
 SLOW_FIXTURES = {"browser", "installed", "site"}
 FAMILIES = ("gpt2", "llama", "mistral", "mixtral", "qwen3", "qwen3_moe", "gemma2", "gemma3")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    "Mark what `make check` leaves out: other processes, browsers, installed wheels."
+    "What needs a browser, the whole site or an installed wheel counts as slow: `make check` leaves it out."
     for item in items:
-        if item.path.name in SLOW_FILES or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Formulas are compared, not rounding.
-
-    Norms, rotary angles, routers and some softmaxes of `transformers` are computed in float32 whatever the dtype of the
-    model. Here they read float64 where they say float32.
-    """
-    from helpers import lift_casts  # PyTorch should see the environment above
+    "Let the references compute in float64 where they say float32: formulas are compared, not rounding."
+    # Norms, rotary angles, routers and some softmaxes have a float32 of their own, whatever the model has.
+    from helpers import lift_casts  # here, so that PyTorch sees the environment above
     lift_casts(monkeypatch, FAMILIES)

@@ -1,4 +1,4 @@
-"""What several test files use: random numbers, small models, the references of `transformers`, and how near is equal."""
+"""What several test files use: random numbers, small models and runs, references of `transformers`."""
 
 import copy
 from collections.abc import Callable, Iterable
@@ -45,22 +45,26 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
 # Small models
 
 def tiny_model(seed: int = 0, **changes: object) -> Transformer:
-    "A random model in double precision, the same for the same seed, with any key of its configuration changed."
+    "A random model in double precision; any key of its configuration can be changed."
     sizes = {"vocab_size": 31, "max_seq_len": 24, "d_model": 16, "n_layers": 2, "n_heads": 4, "d_ff": 24,
              "sliding_window": 5, "block_size": 4, "num_experts": 3}
     return Transformer(ModelConfig(**{**sizes, **changes}), make_generator(seed)).double()
 
 
 def decisive_model(seed: int = 0, **changes: object) -> Transformer:
-    "A tiny model whose logits are so far apart that no two tokens tie; tied embeddings would make it repeat its input."
-    model = tiny_model(seed, **{"tie_embeddings": False, **changes}).requires_grad_(False)
+    "A tiny model with logits so far apart that no two tokens tie."
+    model = tiny_model(seed, **{"tie_embeddings": False, **changes}).requires_grad_(False)   # tied, it echoes
     for parameter in model.parameters():
         if parameter.ndim > 1:
             parameter.mul_(8)
     return model
 
 
-def scatter_weights(module: nn.Module, matrices: float = 0.4, vectors: float = 0.1, seed: int = 0) -> nn.Module:
+def scatter_weights(module: nn.Module,
+                    matrices: float = 0.4,   # how far their numbers are from 0
+                    vectors: float = 0.1,    # how far theirs are from where they start
+                    seed: int = 0,
+                    ) -> nn.Module:
     "Random weights, so far from 0, and in norms from 1, that each number counts."
     generator = make_generator(seed)
     with torch.no_grad():
@@ -93,22 +97,21 @@ LETTERS = "\n\n".join(f"{a} writes to {b} about {c}." for a in NAMES for b in NA
 @cache
 def tiny_tokenizer(vocab_size: int = 290) -> BPETokenizer:
     "A tokenizer that knows a few pieces; do not change it, it is shared."
-    return train_tokenizer(["A text to learn a few pieces from.", "the cat sat on the mat"] * 9, vocab_size=vocab_size)
+    return train_tokenizer(["A text to learn a few pieces from.", "the cat sat on the mat"] * 9, vocab_size)
 
 
 def tiny_run(folder: Path, model: dict | None = None, **training: object) -> Config:
     "The configuration of a run of a few seconds, whose text is written into the folder."
     text = folder / "text.txt"
     text.write_text(LETTERS)
-    return make_config({
-        "model": {"vocab_size": 330, "max_seq_len": 16, "d_model": 24, "n_layers": 2, "n_heads": 2, "d_ff": 32,
-                  **(model or {})},
-        "training": {"max_steps": 8, "batch_size": 4, "warmup_steps": 2, "eval_every": 2, "eval_batches": 2, "save_every": 4,
-                     "use_amp": False, "device": "cpu", **training},
-        "data": {"train_path": str(text)}})
+    sizes = {"vocab_size": 330, "max_seq_len": 16, "d_model": 24, "n_layers": 2, "n_heads": 2, "d_ff": 32}
+    steps = {"max_steps": 8, "batch_size": 4, "warmup_steps": 2, "eval_every": 2, "eval_batches": 2,
+             "save_every": 4, "use_amp": False, "device": "cpu"}
+    return make_config({"model": {**sizes, **(model or {})}, "training": {**steps, **training},
+                        "data": {"train_path": str(text)}})
 
 
-# For programs that run in a process of their own: the most memory it has held so far, in KiB, as Linux counts it.
+# For programs in processes of their own: the most memory that was held so far, in KiB, as Linux counts it.
 PEAK_MEMORY = """
 def peak_memory():
     with open("/proc/self/status") as status:
@@ -129,14 +132,16 @@ class ExactTorch:
 def lift_casts(monkeypatch: pytest.MonkeyPatch, families: Iterable[str]) -> None:
     "Let these families of `transformers` compute in float64 where they say float32."
     for name in families:
-        monkeypatch.setattr(import_module(f"transformers.models.{name}.modeling_{name}"), "torch", ExactTorch())
+        module = import_module(f"transformers.models.{name}.modeling_{name}")
+        monkeypatch.setattr(module, "torch", ExactTorch())
     monkeypatch.setattr(import_module("transformers.modeling_rope_utils"), "torch", ExactTorch())
     monkeypatch.setattr(Tensor, "float", Tensor.double)
 
 
 VOCAB, LENGTH = 61, 20
-SHAPE = {"vocab_size": VOCAB, "max_position_embeddings": 48, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "intermediate_size": 24, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+SHAPE = {"vocab_size": VOCAB, "max_position_embeddings": 48, "hidden_size": 16, "num_hidden_layers": 3,
+         "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 24,
+         "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 GPT2 = {"vocab_size": VOCAB, "n_positions": 48, "n_embd": 16, "n_layer": 3, "n_head": 4, "bos_token_id": None,
         "eos_token_id": None}
 ALONE = {"num_key_value_heads": 1}

@@ -29,6 +29,8 @@ from geminiq.utils.config import Config
 from geminiq.utils.device import UserError
 from helpers import tiny_tokenizer
 
+pytestmark = pytest.mark.slow   # they start and kill processes
+
 CONFIG = Config.model_validate({"model": {"vocab_size": 290, "d_model": 96, "n_layers": 2, "n_heads": 4}})
 
 

@@ -14,6 +14,8 @@ from geminiq.cli import app
 from geminiq.utils.config import PRESETS, preset_names
 from helpers import LETTERS
 
+pytestmark = pytest.mark.slow   # most start a process or more
+
 SMALL = ["--set", "model.vocab_size=320", "--set", "model.d_model=24", "--set", "model.n_layers=1", "--set", "model.n_heads=2",
          "--set", "model.max_seq_len=16", "--batch_size", "2", "--set", "training.eval_batches=1", "--max-steps", "4"]
 

@@ -16,7 +16,7 @@ from geminiq.utils.checkpointing import checkpoints, latest_checkpoint, load_che
 from geminiq.utils.config import save_config
 from helpers import tiny_run
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals differ, and so does gloo")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="signals differ, and so does gloo")]
 
 MODELS = {
     "dense": ({}, {"schedule": "constant"}),   # so that a run may become longer
