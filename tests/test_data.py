@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -14,12 +15,15 @@ from hypothesis import strategies as st
 
 from geminiq.data import dataloader
 from geminiq.data.corpus import CORPORA, Document, load_corpus, split_corpus
-from geminiq.data.dataloader import Data, ShuffledBatchSampler, permute, prepare_data, train_loader
+from geminiq.data.dataloader import TOKENIZERS, Data, ShuffledBatchSampler, permute, prepare_data, train_loader
 from geminiq.data.dataset import HEADER, TextDataset, TokenFile, pack, write_tokens
 from geminiq.data.tokenizer import BPETokenizer, encode_all, train_tokenizer
-from geminiq.utils.config import DataConfig
+from geminiq.generation.generate import generate_text
+from geminiq.training.trainer import make_trainer, resume_trainer
+from geminiq.utils.checkpointing import load_checkpoint, save_checkpoint
+from geminiq.utils.config import DataConfig, make_config
 from geminiq.utils.device import UserError, make_generator
-from helpers import PEAK_MEMORY
+from helpers import PEAK_MEMORY, tiny_tokenizer
 
 PARAGRAPHS = [f"The {i}th paragraph says that {i} squared is {i * i}, and {i} cubed is {i ** 3}." for i in range(400)]
 
@@ -249,3 +253,60 @@ def test_sixty_megabytes_of_text_need_no_sixty_megabytes_more(tmp_path: Path):
                           capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 160, "MB beyond what the imports take"
+
+
+@pytest.fixture
+def letters() -> Iterator[type]:
+    "A tokenizer of one's own, entered under the name letters."
+
+    @TOKENIZERS.register("letters")
+    class Letters:
+        "A token for each letter; 0 ends a text."
+        pad_id, bos_id, eos_id, start_ids, stop_ids = 0, None, 0, [0], [0]
+
+        def __init__(self, letters: str):
+            self.letters, self.vocab_size = letters, len(letters) + 1
+
+        @classmethod
+        def train(cls, texts: Iterable[str], vocab_size: int) -> "Letters":
+            return cls("".join(sorted(set("".join(texts))))[:vocab_size - 1])
+
+        @classmethod
+        def load(cls, path: Path) -> "Letters":
+            return cls(Path(path).read_text(encoding="utf-8"))
+
+        def save(self, path: Path) -> None:
+            Path(path).write_text(self.letters, encoding="utf-8")
+
+        def encode(self, text: str) -> list[int]:
+            return [self.letters.index(letter) + 1 for letter in text if letter in self.letters]
+
+        def pieces(self, ids: Iterable[int]) -> list[str]:
+            return ["</s>" if i == 0 else self.letters[i - 1] for i in ids]
+
+        def decode(self, ids: Iterable[int]) -> str:
+            return "".join(self.stream(ids))
+
+        def stream(self, ids: Iterable[int], continued: bool = False) -> Iterator[str]:
+            return (self.letters[i - 1] for i in ids if 0 < i <= len(self.letters))
+
+    yield Letters
+    del TOKENIZERS["letters"]
+
+
+def test_a_tokenizer_of_ones_own_is_trained_with_saved_loaded_and_written_with(letters: type, tmp_path: Path):
+    (tmp_path / "text.txt").write_text("\n\n".join(f"line {i}, its square {i * i}" for i in range(300)))
+    config = make_config({
+        "model": {"vocab_size": 60, "max_seq_len": 16, "d_model": 16, "n_layers": 1, "n_heads": 2},
+        "training": {"max_steps": 3, "batch_size": 2, "eval_batches": 1},
+        "data": {"train_path": str(tmp_path / "text.txt"), "tokenizer_type": "letters"}})
+    make_trainer(config, tmp_path / "run", progress=False).train()
+    model, again, tokenizer = load_checkpoint(tmp_path / "run")
+    assert isinstance(tokenizer, letters) and again.data.tokenizer_type == "letters"
+    assert set(generate_text(model, tokenizer, "line ", 5)) <= set(tokenizer.letters)
+    longer = make_config({**config.model_dump(), "training": {**config.training.model_dump(), "max_steps": 4}})
+    assert len(resume_trainer(tmp_path / "run", longer, progress=False).train()) == 5     # and one before the first
+    with pytest.raises(UserError, match="tokenizer_type letters keeps a Letters, not a BPETokenizer"):
+        save_checkpoint(tmp_path / "other", model, again, tiny_tokenizer())
+    with pytest.raises(UserError, match=r"tokenizer_type 'letter' is unknown: did you mean letters\?"):
+        make_config({"data": {"tokenizer_type": "letter"}})

@@ -136,6 +136,11 @@ class BPETokenizer:
         Path(path).write_bytes(self.model)
 
     @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> "BPETokenizer":
+        "Learn one from texts; see `train_tokenizer`."
+        return train_tokenizer(texts, vocab_size)
+
+    @classmethod
     def load(cls, path: str | Path) -> "BPETokenizer":
         "Read a model that `save`, or SentencePiece itself, has written."
         from geminiq.utils.device import UserError   # here, so that a process that only encodes goes without PyTorch

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, interpolate, pad
 from torch.utils.data import Dataset
 
+from ..data.dataloader import TOKENIZERS
 from ..data.dataset import IGNORE_INDEX, collate
 from ..data.scenes import Scenes, render, sample_questions, sample_scenes, write_captions
-from ..data.tokenizer import Tokenizer, train_tokenizer
+from ..data.tokenizer import Tokenizer
 from ..generation.generate import generate
 from ..generation.sampling import Sampling
 from .attention import MultiHeadAttention
@@ -621,7 +622,8 @@ def prepare_scenes(config: Config,                       # with a section `visio
     asked = sample_questions(n_questions, generator, shares=more_of_what_is_hard)
     prompts, answers = [*asked.questions, *([""] * len(captions))], [*asked.answers, *captions]
     some = (f"{prompts[i]} {answers[i]}" for i in range(0, n_train, max(1, n_train // 5000)))
-    words = tokenizer or train_tokenizer(some, config.model.vocab_size - 1)    # one token is left, for images
+    n_words = config.model.vocab_size - 1    # one token is left, for images
+    words = tokenizer or TOKENIZERS[config.data.tokenizer_type].train(some, n_words)
     scenes = Scenes(*(torch.cat(parts) for parts in zip(asked.scenes, told, strict=True)))
     held_out = sample_questions(n_val, generator, held_out=True)
     image_token_id = config.model.vocab_size - 1

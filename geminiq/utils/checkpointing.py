@@ -22,7 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..data.tokenizer import BPETokenizer, Tokenizer
+from ..data.dataloader import TOKENIZERS
+from ..data.tokenizer import Tokenizer
 from ..models.transformer import Transformer
 from .config import Config, load_config, save_config
 from .device import UserError
@@ -79,9 +80,10 @@ def save_checkpoint(folder: str | Path,         # must not exist yet
                     write: bool = True,         # False: only give this process's parts of tensors
                     ) -> Path:
     "Write a checkpoint that is either complete or not there."
-    if not isinstance(tokenizer, BPETokenizer):
-        raise UserError("a checkpoint keeps a tokenizer of train_tokenizer: "
-                        "save a published model's with save_pretrained")
+    kind = TOKENIZERS[config.data.tokenizer_type]
+    if not isinstance(tokenizer, kind):
+        raise UserError(f"a checkpoint with data.tokenizer_type {config.data.tokenizer_type} keeps a {kind.__name__}, "
+                        f"not a {type(tokenizer).__name__}: save a published model's with save_pretrained")
     folder = Path(folder)
     weights = _collect(model.named_parameters(), write)
     means = {} if optimizer is None else _collect(_optimizer_tensors(model, optimizer), write)
@@ -147,7 +149,7 @@ class Checkpoint(NamedTuple):
     "What a checkpoint holds."
     model: Transformer
     config: Config
-    tokenizer: BPETokenizer
+    tokenizer: Any   # of the configured kind
 
 
 def load_checkpoint(path: str | Path,   # a checkpoint, a file inside one, or a run: its latest
@@ -172,7 +174,8 @@ def load_checkpoint(path: str | Path,   # a checkpoint, a file inside one, or a 
     model.load_state_dict(tensors, strict=False, assign=True)
     if config.model.tie_embeddings:
         model.lm_head.weight = model.embedding.weight
-    return Checkpoint(model, config, BPETokenizer.load(folder / "tokenizer.model"))
+    tokenizer = TOKENIZERS[config.data.tokenizer_type].load(folder / "tokenizer.model")
+    return Checkpoint(model, config, tokenizer)
 
 
 def load_training_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:

@@ -38,6 +38,7 @@ PARTS: Registry[Registry[Any]] = Registry(
     rope_scaling="geminiq.models.embeddings:ROPE_SCALINGS",
     attention_type="geminiq.models.attention:ATTENTIONS",
     sparse_pattern="geminiq.models.efficient_attention:PATTERNS",
+    tokenizer_type="geminiq.data.dataloader:TOKENIZERS",
     schedule="geminiq.training.optimizer:SCHEDULES",
     projector="geminiq.models.multimodal:PROJECTORS",
     fusion="geminiq.models.multimodal:FUSIONS",
@@ -280,6 +281,7 @@ class DataConfig(Section):
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1   # held out if there is no val_path
     seq_length: Count | None = None         # tokens in a window, at most max_seq_len; empty: so many
     tokenizer_path: str | None = None       # read if it is there, else learned and written there
+    tokenizer_type: Annotated[str, PartName("tokenizer_type")] = "bpe"   # how text is cut into tokens
 
 
 class Config(Section):
