@@ -241,7 +241,6 @@ def _start_worker(job: str) -> subprocess.Popen:
 
 def _work() -> None:
     "Answer each text that comes in with its token ids, until there are no more."
-    "Answer each text that comes in with its token ids, until there are no more."
     signal.signal(signal.SIGINT, signal.SIG_IGN)   # Ctrl-C is for the program that asks
     tokenizer = BPETokenizer(_receive(sys.stdin.buffer) or b"")
     while (text := _receive(sys.stdin.buffer)) is not None:

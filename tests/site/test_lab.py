@@ -59,6 +59,17 @@ def status(page: Page, text: str) -> None:
         expect(said).to_contain_text(text)
 
 
+def run_lesson(jupyter: Lab, page: Page, path: Path) -> None:
+    "Open a lesson as it is before anybody has run it, and run it."
+    lesson = nbformat.read(path, 4)
+    for cell in lesson.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(lesson, path)
+    jupyter.open(page, f"nbs/{path.name}")
+    run_all(page)
+
+
 def head(page: Page):
     "The slider for the head."
     return page.get_by_role("slider", name="head", exact=True).first
@@ -143,12 +154,7 @@ def test_the_lesson_on_attention_answers(jupyter: Lab, page: Page, folder: Path)
     explored = [output for cell in lesson.cells for output in cell.get("outputs", [])
                 if "data-explorable" in output.get("data", {}).get("text/html", "")]
     assert explored, "lesson 7 holds no explorable: has it been run and saved with explore_attention in it?"
-    for cell in lesson.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    nbformat.write(lesson, path)
-    jupyter.open(page, "nbs/07_attention.ipynb")
-    run_all(page)
+    run_lesson(jupyter, page, path)
     picture = page.locator("[data-drawn]").first
     picture.scroll_into_view_if_needed()
     before = picture.locator(".status").inner_text()
@@ -161,14 +167,7 @@ def test_the_lesson_on_attention_answers(jupyter: Lab, page: Page, folder: Path)
 
 
 def test_the_knobs_of_the_lesson_on_sampling_ask_python(jupyter: Lab, page: Page, folder: Path):
-    path = folder / "nbs" / "17_sampling.ipynb"
-    lesson = nbformat.read(path, 4)
-    for cell in lesson.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    nbformat.write(lesson, path)
-    jupyter.open(page, "nbs/17_sampling.ipynb")
-    run_all(page)
+    run_lesson(jupyter, page, folder / "nbs" / "17_sampling.ipynb")
     knob = page.get_by_role("slider").nth(1)     # top-k
     knob.scroll_into_view_if_needed()
     said = page.locator(".jp-OutputArea-output", has_text="twenty draws:").last
