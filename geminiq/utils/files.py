@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from platform import node
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import yaml
 from filelock import FileLock, Timeout
@@ -146,8 +146,8 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
     try:
         write_file(holder, f"process {os.getpid()} on {node()} since {datetime.now():%Y-%m-%d %H:%M}")
         yield
-        holder.unlink(missing_ok=True)
     finally:
+        holder.unlink(missing_ok=True)
         lock.release()
 
 # %% ../../nbs/workshop/files.ipynb #files-read-text
@@ -199,16 +199,17 @@ _MOST_VALUES = 100_000   # in a file, aliases unfolded
 
 class _Loader(yaml.SafeLoader):
     "YAML without dates, in which a key stands once."
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers: ClassVar = {
         letter: [(tag, pattern) for tag, pattern in found if not tag.endswith(":timestamp")]
         for letter, found in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for i, key in enumerate(keys):
-            if any(key.value == other.value for other in keys[:i]):
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
         return node
 
     def get_single_node(self) -> yaml.Node | None:
