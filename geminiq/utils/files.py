@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from platform import node
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO
 
 import yaml
 from filelock import FileLock, Timeout
@@ -199,10 +199,6 @@ _MOST_VALUES = 100_000   # in a file, aliases unfolded
 
 class _Loader(yaml.SafeLoader):
     "YAML without dates, in which a key stands once."
-    yaml_implicit_resolvers: ClassVar = {
-        letter: [(tag, pattern) for tag, pattern in found if not tag.endswith(":timestamp")]
-        for letter, found in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen = set()
@@ -217,6 +213,11 @@ class _Loader(yaml.SafeLoader):
         if node is not None and _n_values(node, {}) > _MOST_VALUES:
             raise yaml.MarkedYAMLError(problem=f"aliases unfold to more than {_MOST_VALUES:,} values")
         return node
+
+
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in found if not tag.endswith(":timestamp")]
+    for letter, found in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 
 
 def _n_values(node: yaml.Node, known: dict[int, float]) -> float:
