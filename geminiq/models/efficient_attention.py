@@ -219,7 +219,8 @@ def block_sparse_attention(query: Tensor,      # (B, H, M, C, E) blocks of queri
     "Attention in the listed blocks only: a softmax over several blocks, collected by query block."
     at, to = pairs
     scores = query[:, :, at] @ key[:, :, to].transpose(-2, -1) / query.shape[-1] ** 0.5  # (B, H, P, C, C)
-    scores = scores if bias is None else scores + bias
+    sums = torch.promote_types(scores.dtype, torch.float32)        # products may have 16 bits, sums do not
+    scores = scores.to(sums) if bias is None else scores.to(sums) + bias
     lowest = torch.finfo(scores.dtype).min
     scores = scores.masked_fill(~mask, lowest)
     rowwise = scores.detach().amax(-1)  # (B, H, P, C)
@@ -227,9 +228,10 @@ def block_sparse_attention(query: Tensor,      # (B, H, M, C, E) blocks of queri
     largest = largest.scatter_reduce(2, at[:, None].expand_as(rowwise), rowwise, "amax")
     e = (scores - largest[:, :, at, :, None]).exp().masked_fill(~mask, 0.0)
     total = torch.zeros_like(largest).index_add(2, at, e.sum(-1))[..., None]
-    kept = F.dropout(e, dropout)                              # from the answer, not from the total
-    output = torch.zeros_like(query).index_add(2, at, kept @ value[:, :, to])
-    return output / total.where(total > 0, 1.0)      # whoever may look nowhere gets zeros
+    kept = F.dropout(e, dropout).to(value.dtype)              # from the answer, not from the total
+    answers = (kept @ value[:, :, to]).to(sums)               # (B, H, P, C, E)
+    output = torch.zeros_like(query, dtype=sums).index_add(2, at, answers)
+    return (output / total.where(total > 0, 1.0)).to(query.dtype)   # whoever may look nowhere gets zeros
 
 
 class SparseAttention(CausalSelfAttention):

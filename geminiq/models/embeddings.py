@@ -26,7 +26,7 @@ def _check_ids(ids: Tensor,  # whole numbers, any shape
                what: str,    # what is counted, for the message
                ) -> None:
     "Raise `UserError` if an id has no row in a table of `size` rows."
-    if ids.device.type == "cpu" and ids.numel():
+    if ids.device.type == "cpu" and ids.numel() and not torch.compiler.is_compiling():
         low, high = ids.min().item(), ids.max().item()
         if low < 0 or high >= size:
             raise UserError(f"{what} {low if low < 0 else high} is outside 0 … {size - 1}")
@@ -51,6 +51,13 @@ class Rotation(NamedTuple):
 
 class PositionalEncoding(nn.Module):
     "Tells the model where tokens stand; this one does not tell."
+
+    def forward(self,
+                x: Tensor,                          # (..., T, n) token embeddings, queries or keys, or scores
+                positions: Tensor | None = None,    # (B, T) or (1, T); None: 0, 1, 2 …
+                ) -> Tensor:                        # as x
+        "What this kind of positions makes of what it works on."
+        return self.embed(x, position_ids(x.shape[-2], device=x.device) if positions is None else positions)
 
     def embed(self,
               x: Tensor,          # (B, T, D) token embeddings
@@ -143,6 +150,11 @@ class RotaryEmbedding(PositionalEncoding):
         self.head_dim, self.base = head_dim, base
         self.interleaved, self.scaling = interleaved, scaling
         self.attention_factor: float = getattr(scaling, "attention_factor", 1.0)   # of cos and sin
+
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:   # (B, H, T, E) each
+        "Queries or keys, turned by their positions."
+        positions = position_ids(x.shape[-2], device=x.device) if positions is None else positions
+        return apply_rotary_emb(x, self.rotation(positions, x.dtype))
 
     def inv_freq(self, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:   # (E/2,)
         "Radians per position, for each pair."
@@ -242,6 +254,11 @@ class ALiBi(PositionalEncoding):
     def __init__(self, n_heads: int):   # H
         super().__init__()
         self.n_heads = n_heads
+
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:   # (B, H, T, S) each
+        "Scores, less the slope times the distance; the queries are the last of the S positions."
+        keys = position_ids(x.shape[-1], device=x.device) if positions is None else positions   # (B or 1, S)
+        return x + alibi_bias(self.slopes(x.device), keys[:, -x.shape[-2]:], keys, x.dtype)
 
     def slopes(self, device: torch.device | None = None) -> Tensor:
         return alibi_slopes(self.n_heads).to(device)
