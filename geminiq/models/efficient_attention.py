@@ -265,6 +265,7 @@ class SparseAttention(CausalSelfAttention):
         table = layout(self.pattern, int(blocks.max()) + 1).to(positions.device)
         return table[blocks[:, -n_queries:, None], blocks[:, None]][:, None]
 
+    @torch.compiler.disable   # the pattern is drawn in Python: a compiled model calls it as it is
     def _attend_in_blocks(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor,
                           attention_mask: Tensor | None, slopes: Tensor | None) -> Tensor:   # (B, T, D)
         "Attention that computes only the blocks of the pattern."
@@ -276,7 +277,7 @@ class SparseAttention(CausalSelfAttention):
             order = (~attention_mask).long().argsort(dim=-1, stable=True)[:, None, :, None]
             key, value = (x.take_along_dim(order, dim=2) for x in (key, value))
         asked = positions[:, -T:]                                                   # (B, T)
-        first, last = int(asked.min()) // C, int(asked.max()) // C
+        first, last = self._blocks_asked(asked, S, attention_mask is not None)
         place = (asked - first * C)[:, None, :, None]  # in the frame of query blocks
         frame = query.new_zeros(*query.shape[:2], (last + 1 - first) * C, query.shape[3])
         frame = frame.scatter(2, place.expand_as(query), query).unflatten(2, (-1, C))
@@ -292,6 +293,11 @@ class SparseAttention(CausalSelfAttention):
         if attention_mask is not None:
             heads = heads.masked_fill(~attention_mask[:, None, -T:, None], 0.0)     # padding sees nothing
         return self._merge_heads(heads)
+
+    def _blocks_asked(self, asked: Tensor, S: int, padded: bool) -> tuple[int, int]:
+        "The first and the last block with queries; read from the device only where padding moves them."
+        first, last = (int(asked.min()), int(asked.max())) if padded else (S - asked.shape[1], S - 1)
+        return first // self.block, last // self.block
 
     def _stretches(self, first: int, last: int, most: int = 64) -> Iterator[range]:
         "The query blocks from first to last, in stretches of about `most` pairs, for fast memory."

@@ -35,7 +35,8 @@ class RMSNorm(nn.Module):
     def forward(self,
                 x: Tensor,   # (..., D)
                 ) -> Tensor: # (..., D)
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        precise = torch.promote_types(x.dtype, self.weight.dtype)   # under autocast x may be coarser
+        return F.rms_norm(x.to(precise), self.weight.shape, self.weight, self.eps).to(x.dtype)
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> Self:
