@@ -1,5 +1,6 @@
 """Every kind of attention can be recorded, forgets while it is trained, and may be one's own."""
 
+import re
 from functools import partial
 
 import pytest
@@ -262,3 +263,23 @@ def test_a_softcap_bends_the_scores():
     capped = scaled_dot_product_attention(10 * q, k, v, softcap=2.0)
     scores = 2 * torch.tanh(10 * q @ k.transpose(-2, -1) / 2 / 2)
     assert_close(capped, scores.softmax(-1) @ v, atol=1e-14, rtol=0)
+
+
+# The function
+
+@pytest.mark.parametrize("how", [{}, {"causal": True}, {"softcap": 3.0}, {"return_weights": True}], ids=str)
+def test_scores_are_multiplied_by_the_scale(how: dict):
+    "As if the queries had been multiplied; without one it is 1/√E."
+    query, key, value = random(3, 2, 4, 7, 6)
+    scaled, plain, by_default = (scaled_dot_product_attention(q, key, value, scale=scale, **how) for q, scale in (
+        (query, 0.3), (query * 0.3 * 6 ** 0.5, None), (query, 6 ** -0.5)))
+    assert_close(scaled, plain)
+    assert_close(by_default, scaled_dot_product_attention(query, key, value, **how))
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4), (1, 2, 3, 4, 5)])
+def test_tensors_that_have_not_four_dimensions_are_named_by_their_shapes(shape: tuple):
+    x, four = torch.zeros(shape), torch.zeros(1, 1, 3, 4)
+    for tensors in ((x, x, x), (four, x, x), (four, four, x)):
+        with pytest.raises(ValueError, match=re.escape(str(shape))):
+            scaled_dot_product_attention(*tensors)

@@ -98,7 +98,8 @@ def test_every_loss_trains_under_autocast(loss: Callable, rounding: str) -> None
 
 
 COMPILED = [
-    {}, {"attention_type": "sliding_window", "pos_encoding": "alibi"}, {"attention_type": "linear"}, {"pos_encoding": "sinusoidal"},
+    {}, {"attention_type": "sliding_window", "pos_encoding": "alibi"}, {"attention_type": "linear"},
+    {"pos_encoding": "sinusoidal"},
     {"norm_type": "layernorm", "ffn_type": "standard", "bias": True, "pos_encoding": "learned", "activation": "gelu_tanh"},
     {"norm_type": "rmsnorm_plus_one", "norm_placement": "sandwich", "ffn_type": "geglu", "scale_embeddings": True,
      "attention_type": "gqa", "n_kv_heads": 2, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 5.0, "qk_norm": True}]

@@ -17,7 +17,7 @@ from geminiq.models.transformer_block import NORMS
 from geminiq.training.losses import cross_entropy_loss
 from geminiq.training.optimizer import configure_optimizer
 from geminiq.utils.checkpointing import load_checkpoint, save_checkpoint
-from geminiq.utils.config import Config
+from geminiq.utils.config import _SAME_IN_ALL_LAYERS, Config, ModelConfig, make_config
 from geminiq.utils.device import make_generator
 from helpers import tiny_model, tiny_tokenizer
 
@@ -104,3 +104,69 @@ def test_a_refinement_is_not_without_effect(choices: dict):
     refined.load_state_dict({name: weight for name, weight in plain.state_dict().items()
                              if name in refined.state_dict() and refined.state_dict()[name].shape == weight.shape}, strict=False)
     assert (refined(batch()) - plain(batch())).abs().max() > 1e-6
+
+
+# What a layer says of itself
+
+OWN = {
+    "n_heads": 2, "n_kv_heads": 1, "head_dim": 8, "d_ff": 40, "ffn_type": "standard", "pos_encoding": "alibi",
+    "attention_type": "sliding_window", "sliding_window": 3, "sparse_pattern": "strided", "block_size": 3, "activation": "relu",
+    "rope_base": 7.0, "rope_interleaved": True, "rope_scaling": {"type": "linear", "factor": 4.0}, "qk_norm": True,
+    "attention_scale": 0.1, "attn_logit_softcapping": 0.05, "bias": True, "attention_bias": True, "ffn_bias": True,
+    "use_moe": True, "num_experts": 4, "top_k": 1, "num_shared_experts": 1, "capacity_factor": 0.3, "norm_topk_prob": False,
+    "router_noise": True}
+EXPERTS = ("num_experts", "top_k", "num_shared_experts", "capacity_factor", "norm_topk_prob", "router_noise")
+ONLY_WITH = {
+    "sliding_window": {"attention_type": "sliding_window"}, "sparse_pattern": {"attention_type": "sparse", "block_size": 2},
+    "block_size": {"attention_type": "sparse", "block_size": 4}, "n_kv_heads": {"attention_type": "gqa"},
+    **{key: {"use_moe": True} for key in EXPERTS}}
+
+
+def test_every_key_of_a_model_is_one_for_all_layers_or_for_each():
+    assert OWN.keys() | _SAME_IN_ALL_LAYERS == ModelConfig.model_fields.keys() and not OWN.keys() & _SAME_IN_ALL_LAYERS
+
+
+def answer(model: Transformer) -> torch.Tensor:
+    "Of a model in training whose weights are all different, in a seeded order; what is random is drawn alike."
+    generator = make_generator(0)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        for parameter in model.double().parameters():
+            parameter.data.normal_(0, 0.5, generator=generator)
+        return model(batch() % 31)
+
+
+@pytest.mark.parametrize("key", OWN)
+def test_what_a_layer_says_of_itself_holds_there_and_nowhere_else(key: str):
+    "The first of two layers is that of a model which says it for all, the second that of one which does not."
+    common = {"vocab_size": 31, "max_seq_len": LENGTH, "d_model": 24, "n_layers": 2, "n_heads": 4, **ONLY_WITH.get(key, {})}
+    mixed, everywhere, nowhere = (Transformer(ModelConfig(**{**common, **more})) for more in (
+        {"layers": ({key: OWN[key]}, {})}, {key: OWN[key]}, {}))
+    for part in ("blocks.0.", "blocks.1."):
+        like = everywhere if part == "blocks.0." else nowhere
+        shapes = [{name: p.shape for name, p in model.named_parameters() if name.startswith(part)} for model in (mixed, like)]
+        assert shapes[0] == shapes[1]
+    answers = [answer(model) for model in (mixed, everywhere, nowhere)]
+    assert not torch.equal(answers[0], answers[1]) and not torch.equal(answers[0], answers[2])
+    again = make_config({"model": mixed.config.model_dump()}).model     # written and read
+    assert torch.equal(answer(Transformer(again)), answers[0]) and again == mixed.config
+
+
+def test_sizes_that_nobody_gave_stay_out_of_layers():
+    "Each layer fills in its own: the width of its kind of feed-forward, its heads, its bias."
+    own = ({"ffn_type": "standard"}, {"n_heads": 2}, {"bias": True}, {"bias": True, "ffn_bias": False})
+    config = ModelConfig(d_model=24, n_heads=4, n_layers=4, attention_type="gqa", layers=own)
+    assert [config.layer(i).d_ff for i in range(4)] == [96, 64, 64, 64]
+    assert [(config.layer(i).n_kv_heads, config.layer(i).head_dim) for i in range(4)] == [(4, 6), (2, 12), (4, 6), (4, 6)]
+    assert [(config.layer(i).attention_bias, config.layer(i).ffn_bias) for i in range(4)] == [
+        (False, False), (False, False), (True, True), (True, False)]
+    given = ModelConfig(d_model=24, n_heads=4, n_kv_heads=2, d_ff=50, layers=({"ffn_type": "standard"}, {}))
+    assert [given.layer(i).d_ff for i in range(2)] == [50, 50]
+    written = given.model_copy(update={"d_ff": 10}).model_dump()      # what was changed is no longer as it was filled in
+    assert (written["d_ff"], written["head_dim"], written["n_kv_heads"]) == (10, None, 2)
+
+
+@pytest.mark.parametrize("key", sorted(_SAME_IN_ALL_LAYERS))
+def test_what_holds_for_the_whole_model_is_refused_in_a_layer(key: str):
+    with pytest.raises(ValueError, match=f"layers cannot differ in {key}"):
+        ModelConfig(layers=({key: ModelConfig.model_fields[key].default}, {}))

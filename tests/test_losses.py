@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
+from transformers import get_scheduler
 
 from geminiq.data.dataset import IGNORE_INDEX
-from geminiq.training.losses import chunked_cross_entropy_loss, cross_entropy_loss
-from geminiq.utils.device import make_generator
+from geminiq.training.losses import chunked_cross_entropy_loss, cross_entropy_loss, focal_loss
+from geminiq.training.optimizer import SCHEDULES, configure_optimizer
+from geminiq.utils.device import UserError, make_generator
 from helpers import PEAK_MEMORY
 
 
@@ -107,3 +109,75 @@ def test_a_tenth_of_the_memory_at_a_vocabulary_of_32000() -> None:
              for how in ("pieces", "whole")}
     print(f"peak memory with all logits is {peaks['whole'] / peaks['pieces']:.1f} times that of pieces of 1024")
     assert peaks["pieces"] < 0.1 * peaks["whole"], peaks
+
+
+def losses(reduction: str, features: Tensor, weight: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    "All kinds of losses of an example."
+    logits = features @ weight.T
+    return {"plain": cross_entropy_loss(logits, targets, reduction),
+            "smoothed": cross_entropy_loss(logits, targets, reduction, 0.1),
+            "focal": focal_loss(logits, targets, reduction=reduction),
+            "pieces": chunked_cross_entropy_loss(features, weight, targets, reduction, 7, 0.1)}
+
+
+@pytest.mark.parametrize("shape", [(40,), (5, 8)])
+def test_none_gives_one_loss_for_each_target(shape: tuple) -> None:
+    "Of the shape of the targets, with 0 where nothing is asked; sum and mean are theirs, and any other sum has its gradient."
+    features, weight, targets = example(40, 6, 30)
+    targets, x = targets.view(shape), features.view(*shape, 6)
+    none, total, mean = (losses(reduction, x, weight, targets) for reduction in ("none", "sum", "mean"))
+    for kind, each in none.items():
+        assert each.shape == targets.shape and not each[targets == IGNORE_INDEX].any()
+        assert_close(each.sum(), total[kind])
+        assert_close(each[targets != IGNORE_INDEX].mean(), mean[kind])
+        by_target = [torch.autograd.grad(loss, (features, weight), retain_graph=True)
+                     for loss in ((each * targets).sum(), sum(each.flatten()[i] * y for i, y in enumerate(targets.flatten())))]
+        assert_close(*by_target)
+    assert_close(none["smoothed"], none["pieces"])
+    theirs = F.cross_entropy((x @ weight.T).flatten(0, -2), targets.flatten(), reduction="none")
+    assert_close(none["plain"].flatten(), theirs)
+
+
+@pytest.mark.parametrize("reduction", ["avg", "None", "batchmean", "", None])
+def test_another_reduction_is_refused(reduction: str) -> None:
+    features, weight, targets = example(4, 3, 5)
+    for loss in (lambda: cross_entropy_loss(features @ weight.T, targets, reduction),
+                 lambda: focal_loss(features @ weight.T, targets, reduction=reduction),
+                 lambda: chunked_cross_entropy_loss(features, weight, targets, reduction)):
+        with pytest.raises(UserError, match=f"reduction {reduction!r} is unknown: it is mean, sum or none"):
+            loss()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_weights_of_tokens_count_as_in_pytorch(reduction: str, smoothing: float) -> None:
+    features, weight, targets = example(40, 6, 30)
+    logits, counts = features @ weight.T, torch.linspace(0, 0.01, 30, dtype=torch.float64)
+    theirs = F.cross_entropy(logits, targets, counts, reduction=reduction, label_smoothing=smoothing)
+    assert_close(cross_entropy_loss(logits, targets, reduction, smoothing, counts), theirs, atol=1e-14, rtol=1e-12)
+    by_token = focal_loss(logits, targets, 1.5, "none", alpha=counts)
+    assert_close(by_token, focal_loss(logits, targets, 1.5, "none") * counts[targets.clamp(min=0)])
+    plain, quarter = (focal_loss(logits, targets, reduction=reduction, alpha=alpha) for alpha in (1.0, 0.25))
+    assert_close(quarter, 0.25 * plain)
+
+
+def test_nothing_asked_costs_nothing() -> None:
+    logits, nothing = torch.randn(3, 5, generator=make_generator(0)), torch.full((3,), IGNORE_INDEX)
+    assert cross_entropy_loss(logits, nothing) == focal_loss(logits, nothing) == 0
+    assert cross_entropy_loss(logits, nothing, weight=torch.ones(5)) == 0
+
+
+def test_the_optimizer_takes_its_epsilon() -> None:
+    layer = torch.nn.Linear(1, 1)
+    for how, eps in (({}, 1e-8), ({"eps": 1e-3}, 1e-3)):
+        assert [group["eps"] for group in configure_optimizer(layer, 1e-3, **how).param_groups] == [eps, eps]
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+@pytest.mark.parametrize("warmup_steps", [0, 1, 7])
+def test_schedules_of_transformers(kind: str, warmup_steps: int) -> None:
+    "At each step from 0 on, with a warm-up and without."
+    name = {"constant": "constant_with_warmup"}.get(kind, kind)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_scheduler(name, optimizer, warmup_steps, 20).lr_lambdas[0]
+    assert [SCHEDULES[kind](step, warmup_steps, 20) for step in range(21)] == pytest.approx([theirs(step) for step in range(21)])

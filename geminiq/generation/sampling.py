@@ -39,7 +39,7 @@ def top_k(logits: Tensor,  # (B, V)
           k: int,          # how many to keep, at least 1; more than V keeps all
           ) -> Tensor:     # (B, V), −∞ for the others
     "Keep the k likeliest tokens."
-    if not isinstance(k, int) or k < 1:
+    if type(k) is not int or k < 1:
         raise UserError(f"top_k {k}: keep at least 1 token, in whole numbers, or leave it out")
     values, indices = logits.topk(min(k, logits.shape[-1]), dim=-1)
     return torch.full_like(logits, -inf).scatter(-1, indices, values)
