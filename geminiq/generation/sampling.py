@@ -29,7 +29,7 @@ def temperature(logits: Tensor,  # (B, V)
         raise UserError(f"temperature {value}: use a positive number, mostly 0.5 to 1.2; "
                         f"for the likeliest token `greedy`, or 0 in Sampling")
     numbers = torch.finfo(logits.dtype)
-    value = min(max(value, numbers.tiny), numbers.max)
+    value = float(min(max(value, numbers.tiny), numbers.max))
     top = logits.amax(dim=-1, keepdim=True)
     shift = top.where((top / value).isinf(), 0.0)   # too large a quotient: softmax ignores a common shift
     return (logits - shift) / value
