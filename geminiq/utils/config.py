@@ -29,7 +29,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from .device import UserError
+from .files import parse_yaml, read_yaml, write_file
 from .registry import Registry
+from .terminal import one_line
 
 # %% ../../nbs/workshop/config.ipynb #config-parts
 PARTS: Registry[Registry[Any]] = Registry(
@@ -386,7 +388,7 @@ def make_section(kind: type[_Kind],     # what to make
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{source}: {_in_one_line(error, kind)}") from None
+        raise UserError(one_line(f"{source}: {_in_one_line(error, kind)}")) from None
 
 
 def make_config(values: dict[str, Any], source: str = "configuration") -> Config:
@@ -477,10 +479,11 @@ def read_values(name_or_path: str | Path,    # a preset, or the path of a YAML f
                 presets: Traversable = PRESETS,
                 ) -> dict[str, Any]:
     "What a YAML file says; raises `UserError` if it is not there, or no mapping."
-    values = _parse(_read(name_or_path, presets), str(name_or_path)) or {}
+    values = _read(name_or_path, presets)
+    values = {} if values is None else values
     if not isinstance(values, dict):
         known = ", ".join(kind.model_fields)
-        raise UserError(f"{name_or_path}: this configuration has {known}, not {_shown(values)}")
+        raise UserError(f"{one_line(str(name_or_path))}: this configuration has {known}, not {_shown(values)}")
     return {key: value for key, value in values.items() if value is not None}   # a section without keys
 
 
@@ -499,7 +502,7 @@ def load_config(name_or_path: str | Path,        # a preset, or the path of a YA
 
 def save_config(config: Config, path: str | Path) -> None:
     "Write a configuration, complete, as YAML."
-    Path(path).write_text(format_config(config), encoding="utf-8")
+    write_file(path, format_config(config))
 
 
 def format_config(config: Config) -> str:
@@ -507,30 +510,17 @@ def format_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 # %% ../../nbs/workshop/config.ipynb #config-read
-def _read(name_or_path: str | Path, presets: Traversable) -> str:
-    "The text of a preset or of a file."
+def _read(name_or_path: str | Path, presets: Traversable) -> Any:
+    "What a preset or a file says."
     name, path = str(name_or_path), Path(name_or_path)
     if name in preset_names(presets):
-        return (presets / f"{name}.yaml").read_text(encoding="utf-8")
-    if not path.is_file():
-        known = preset_names(presets)
-        near = get_close_matches(re.sub(r"[-_]?(model|config)$", "", path.stem), known, n=1)
-        guess = f"did you mean the preset {near[0]}?" if near else f"the presets are {', '.join(known)}"
-        raise UserError(f"no configuration {name!r}: give a YAML file or the name of a preset; {guess}")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{name} is not text in UTF-8: give a YAML file") from None
-
-
-def _parse(text: str, source: str) -> Any:
-    "YAML as Python values."
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise UserError(f"{source} is not valid YAML" + (f" at line {mark.line + 1}" if mark else "") +
-                        f": {getattr(error, 'problem', None) or 'unreadable'}") from None
+        return parse_yaml((presets / f"{name}.yaml").read_text(encoding="utf-8"), name)
+    if name and os.path.lexists(path):
+        return read_yaml(path)
+    known = preset_names(presets)
+    near = get_close_matches(re.sub(r"[-_]?(model|config)$", "", path.stem), known, n=1)
+    guess = f"did you mean the preset {near[0]}?" if near else f"the presets are {', '.join(known)}"
+    raise UserError(f"no configuration {_shown(name)}: give a YAML file or the name of a preset; {guess}")
 
 
 def _parse_change(change: str) -> tuple[str, Any]:   # a key with its sections, and a value
@@ -541,7 +531,7 @@ def _parse_change(change: str) -> tuple[str, Any]:   # a key with its sections, 
                         if (inner := _section_in(field)) and key in inner.model_fields), "")
         example = f"{section}.{key}={value or '…'}" if section else "training.max_steps=50"
         raise UserError(f"{_shown(change)} is not a change: write section.key=value, such as {example}")
-    return key, _parse(value, change)
+    return key, parse_yaml(value, _shown(change))
 
 
 def _refuse_twice(keys: Sequence[str]) -> None:
@@ -579,11 +569,9 @@ def init_config(path: str | Path,              # the file to write; it must not 
     lines = [f"# yaml-language-server: $schema={PRESETS / 'schema.json'}",
              f"# {preset}, with every key. What is empty is filled in, as its comment says.",
              *_commented(Config, read_values(preset, Config))]
-    try:
-        with Path(path).open("x", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
-    except FileExistsError:
-        raise UserError(f"{path} exists already: choose another name, or remove it") from None
+    if os.path.lexists(path):
+        raise UserError(f"{path} exists already: choose another name, or remove it")
+    write_file(path, "\n".join(lines) + "\n")
 
 
 def _commented(kind: type[Section], values: dict[str, Any], indent: str = "") -> Iterator[str]:
