@@ -65,8 +65,9 @@ class Conversation:
             yield from self.tokenizer.stream((self._said(int(step)) for step in steps),
                                              continued=not self.has_template)
         finally:
-            answer = self.tokenizer.decode(self.ids[n_before:])
-            self.messages.append({"role": "assistant", "content": answer})
+            if self.has_template:
+                answer = self.tokenizer.decode(self.ids[n_before:])
+                self.messages.append({"role": "assistant", "content": answer})
 
     def _add(self, message: str) -> None:
         "Go on with the text: the message is a new paragraph."
