@@ -57,7 +57,7 @@ def say(text: str = "",
 def working(what: str) -> Iterator[None]:
     "Say what takes a while; on a terminal, a turning stick shows that it goes on."
     say(f"{what} …")
-    with Console(stderr=True).status("", spinner="line"):   # only a terminal gets it
+    with Console(stderr=True, force_jupyter=False).status("", spinner="line"):   # only a terminal gets it
         yield
 
 # %% ../../nbs/workshop/terminal.ipynb #term-friendly
