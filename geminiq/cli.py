@@ -276,8 +276,8 @@ def _run_training(trainer: "Trainer", output: Path) -> None:
         f"{str(trainer.dtype).removeprefix('torch.')}; {len(trainer.train_data.tokens):,} tokens "
         f"to learn from, {len(trainer.val_data.tokens):,} held out; "
         f"steps {trainer.step} to {trainer.settings.max_steps}")
-    for notice in _notices(trainer) if trainer.is_main else ():
-        say(f"note: {notice}", error=True)
+    for notice in _notices(trainer):
+        say(f"note: {notice}")
     try:
         trainer.train()
     except KeyboardInterrupt:

@@ -16,8 +16,13 @@ from helpers import LETTERS
 
 pytestmark = pytest.mark.slow   # most start a process or more
 
-SMALL = ["--set", "model.vocab_size=320", "--set", "model.d_model=24", "--set", "model.n_layers=1", "--set", "model.n_heads=2",
-         "--set", "model.max_seq_len=16", "--batch_size", "2", "--set", "training.eval_batches=1", "--max-steps", "4"]
+
+def small(max_steps: int = 4, batch_size: int = 2, **model: int) -> list[str]:
+    "Options of a model that trains in a moment."
+    sizes = {"vocab_size": 320, "d_model": 24, "n_layers": 1, "n_heads": 2, "max_seq_len": 16, **model}
+    changes = [*(f"model.{key}={value}" for key, value in sizes.items()), "training.eval_batches=1"]
+    return [*(word for change in changes for word in ("--set", change)), "--batch_size", str(batch_size),
+            "--max-steps", str(max_steps)]
 
 
 def geminiq(*arguments: object, folder: Path, stdin: str = "") -> subprocess.CompletedProcess:
@@ -45,7 +50,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "A folder with a text and a small trained model."
     folder = tmp_path_factory.mktemp("cli")
     (folder / "text.txt").write_text(LETTERS)
-    result = geminiq("train", "--train_path", "text.txt", "--output", "runs/a", *SMALL, folder=folder)
+    result = geminiq("train", "--train_path", "text.txt", "--output", "runs/a", *small(), folder=folder)
     assert result.returncode == 0, result.stderr
     return folder
 
@@ -56,25 +61,29 @@ def contents(folder: Path) -> dict[str, bytes]:
             if file.is_file() and ".tokens" not in file.name and not file.name.startswith(".")}
 
 
-NEW = ["train", "--train_path", "text.txt", "--output", "runs/new", *SMALL]
+def new(*more: str, output: str = "runs/new", **sizes: int) -> list[str]:
+    "A training in a new folder."
+    return ["train", "--train_path", "text.txt", "--output", output, *small(**sizes), *more]
+
+
 SEARCH = ["generate", "--checkpoint", "runs/a", "--beam_search", "--max_tokens", "4"]
 MISTAKES = {
     "no such corpus": (["train", "--train_path", "none.txt"], "no corpus 'none.txt'"),
     "no such configuration": (["train", "--config", "none.yaml"], "no configuration 'none.yaml'"),
-    "empty corpus": (["train", "--train_path", "empty.txt", *SMALL], "is empty"),
-    "corpus shorter than a window": ([*NEW, "--set", "model.max_seq_len=99999"], "too few for one window of 99999"),
-    "batch larger than the text": ([*NEW, "--batch_size", "99999"], "batch_size 99999 is more than"),
-    "vocabulary too large": ([*NEW, "--set", "model.vocab_size=99999"], "vocab_size 99999 is more than this text supports"),
-    "vocabulary too small": ([*NEW, "--set", "model.vocab_size=99"], "use at least"),
-    "unknown key": ([*NEW, "--set", "training.warmup_step=3"], "training.warmup_step is unknown, did you mean warmup_steps?"),
-    "unknown section": ([*NEW, "--set", "trainign.seed=3"], "trainign is unknown, did you mean training?"),
-    "bad value": ([*NEW, "--set", "model.d_model=wide"], "model.d_model is 'wide'"),
-    "sizes that do not fit": ([*NEW, "--set", "model.n_heads=7"], "d_model 24 is not a multiple of n_heads 7"),
-    "not a change": ([*NEW, "--set", "max_steps"], "write section.key=value"),
+    "empty corpus": (["train", "--train_path", "empty.txt", *small()], "is empty"),
+    "corpus shorter than a window": (new(max_seq_len=99999), "too few for one window of 99999"),
+    "batch larger than the text": (new(batch_size=99999), "batch_size 99999 is more than"),
+    "vocabulary too large": (new(vocab_size=99999), "vocab_size 99999 is more than this text supports"),
+    "vocabulary too small": (new(vocab_size=99), "use at least"),
+    "unknown key": (new("--set", "training.warmup_step=3"), "training.warmup_step is unknown, did you mean warmup_steps?"),
+    "unknown section": (new("--set", "trainign.seed=3"), "trainign is unknown, did you mean training?"),
+    "bad value": (new("--set", "model.d_ff=wide"), "model.d_ff is 'wide'"),
+    "sizes that do not fit": (new(n_heads=7), "d_model 24 is not a multiple of n_heads 7"),
+    "not a change": (new("--set", "max_steps"), "write section.key=value"),
     "bad YAML": (["train", "--config", "bad.yaml"], "bad.yaml is not valid YAML at line"),
     "bad key in YAML": (["train", "--config", "key.yaml"], "key.yaml: model.d_modle is unknown, did you mean d_model?"),
-    "no such device": ([*NEW, "--set", "training.device=cuda:99"], "device 'cuda:99' is not available"),
-    "a run is there already": ([*NEW, "--output", "runs/a"], "holds a run up to step-000004"),
+    "no such device": (new("--set", "training.device=cuda:99"), "device 'cuda:99' is not available"),
+    "a run is there already": (new(output="runs/a"), "holds a run up to step-000004"),
     "nothing to resume": (["train", "--resume", "--output", "runs/none"], "no checkpoint at 'runs/none'"),
     "another configuration": (["train", "--resume", "--output", "runs/a", "--set", "model.d_model=48"], "d_model was 24, now 48"),
     "another seed": (["train", "--resume", "--output", "runs/a", "--seed", "5"], "training.seed was 0, now 5"),
@@ -86,7 +95,7 @@ MISTAKES = {
     "bad temperature": (["generate", "--checkpoint", "runs/a", "--temperature", "-1"], "temperature -1.0"),
     "bad top-p": (["chat", "--checkpoint", "runs/a", "--top_p", "7"], "top_p 7.0"),
     "a reply too long": (["chat", "--checkpoint", "runs/a", "--max_tokens", "16"], "max_tokens 16 must be between 1 and 15"),
-    "longer windows than texts": ([*NEW, "--seq_length", "17"], "data.seq_length 17 is more than model.max_seq_len 16"),
+    "longer windows than texts": (new("--seq_length", "17"), "data.seq_length 17 is more than model.max_seq_len 16"),
     "a path for a preset": (["train", "--config", "configs/small_model.yaml"], "did you mean the preset small?"),
     "unknown command": (["trian"], "No such command 'trian'"),
     "unknown option": (["train", "--learning_rat", "1e-3"], "--learning_rate"),
@@ -100,10 +109,9 @@ MISTAKES = {
     "unknown scaling": ([*SEARCH[:3], "--max_seq_len", "32", "--rope_scaling", "yarm"], "did you mean yarn?"),
     "a pickle": (["generate", "--checkpoint", "runs/model.pt"], "is a pickle"),
     "a picture for a model of text": ([*SEARCH[:3], "--image", "scene.png"], "sees no picture"),
-    "a configuration that is there": (["config", "--init", "key.yaml"], "key.yaml exists already"),
-    "two wishes": (["config", "tiny", "--schema"], "give one of them"),
-    "unknown preset": (["config", "--init", "new.yaml", "--from", "mistrel"], "did you mean the preset mistral?"),
-    "a file for a folder": (["train", "--train_path", "text.txt", "--output", "text.txt/run", *SMALL], "text.txt"),
+    "a configuration that is there": (["config", "init", "key.yaml"], "key.yaml exists already"),
+    "unknown preset": (["config", "init", "new.yaml", "--from", "mistrel"], "did you mean the preset mistral?"),
+    "a file for a folder": (["train", "--train_path", "text.txt", "--output", "text.txt/run", *small()], "text.txt"),
 }
 
 IN_A_PROCESS = {"no such corpus", "a pickle in disguise", "unknown command", "unknown option"}   # of their own
@@ -136,7 +144,7 @@ def test_generate_streams_the_same_text_for_the_same_seed(work: Path):
 
 
 def test_both_spellings_and_any_key(work: Path):
-    result = geminiq("train", "--train_path", "text.txt", "--output", "runs/spelled", *SMALL, "--max_steps", 2,
+    result = geminiq("train", "--train_path", "text.txt", "--output", "runs/spelled", *small(max_steps=2),
                      "--learning-rate", "1e-3", "--set", "training.warmup_steps=1", folder=work)
     assert result.returncode == 0, result.stderr
     saved = (work / "runs" / "spelled" / "step-000002" / "config.yaml").read_text()
@@ -166,20 +174,20 @@ def test_texts_longer_than_trained(work: Path):
 
 
 def test_train_prints_perplexity_and_accuracy_at_the_end(work: Path):
-    result = geminiq(*NEW[:-1], 4, "--output", "runs/told", "--val-path", "text.txt", "--seq-length", 8, folder=work)
+    result = geminiq(*new(output="runs/told"), "--val-path", "text.txt", "--seq-length", 8, folder=work)
     assert result.returncode == 0, result.stderr
     assert re.search(r"held-out loss [\d.]+ → [\d.]+ .*, perplexity \d+ → [\d.]+, accuracy [\d.]+% → [\d.]+%", result.stdout)
 
 
 def test_config_shows_writes_and_explains(work: Path):
-    result = geminiq("config", "--init", "own.yaml", "--from", "mixtral", folder=work)
+    result = geminiq_here("config", "init", "own.yaml", "--from", "mixtral", folder=work)
     assert result.returncode == 0 and "train --config own.yaml" in result.stdout
-    shown = [geminiq("config", name, folder=work).stdout for name in ("own.yaml", "mixtral")]
+    shown = [geminiq_here("config", "show", name, folder=work).stdout for name in ("own.yaml", "mixtral")]
     assert shown[0] == shown[1] and "num_experts: 8\n" in shown[0]
-    assert "d_model: 48\n" in geminiq("config", "tiny", "--set", "model.d_model=48", folder=work).stdout
-    schema = json.loads(geminiq("config", "--schema", folder=work).stdout)
+    assert "d_model: 48\n" in geminiq_here("config", "show", "tiny", "--set", "model.d_model=48", folder=work).stdout
+    schema = json.loads(geminiq_here("config", "schema", folder=work).stdout)
     assert schema == json.loads((PRESETS / "schema.json").read_text(encoding="utf-8"))
-    assert all(name in geminiq("config", folder=work).stdout for name in preset_names())
+    assert all(name in geminiq_here("config", "list", folder=work).stdout for name in preset_names())
 
 
 COMMANDS = ("verify", "course", "config", "train", "generate", "chat", "export", "demo")
