@@ -161,8 +161,8 @@ def course(
         open_lab(folder, browser=browser)
 
 # %% ../nbs/workshop/cli.ipynb #cli-config
-_PRESETS = sorted(file.name.removesuffix(".yaml") for file in (files("geminiq") / "configs").iterdir()
-                  if file.name.endswith(".yaml"))   # here, since asking the configuration for them takes a second
+_CONFIGS = files("geminiq") / "configs"    # looked up here, since the configuration takes a second to import
+_PRESETS = sorted(file.name.removesuffix(".yaml") for file in _CONFIGS.iterdir() if file.name.endswith(".yaml"))
 
 
 def _complete_preset(beginning: str) -> list[str]:
@@ -182,9 +182,8 @@ app.add_typer(_config, name="config", help="Show what can be configured, or writ
 @_config.command("list", cls=_Command, epilog=_examples("config list"))
 def _list_presets() -> None:
     "Show the presets, each with what its file says of it."
-    from geminiq.utils.config import PRESETS
     for name in _PRESETS:
-        note = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[1]
+        note = (_CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[1]
         say(f"{name:15} {note.removeprefix('# ')}")
     say(f"\nIn full: {_command_line('config', 'show', 'NAME')}; "
         f"one of your own: {_command_line('config', 'init', 'mine.yaml', '--from', 'NAME')}")

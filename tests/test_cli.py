@@ -1,10 +1,15 @@
 """Whole commands as they are typed, and every mistake a user can make."""
 
 import json
+import os
+import pty
 import re
+import select
 import subprocess
 import sys
+import time
 from contextlib import chdir
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +17,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import geminiq.generation.chat as geminiq_chat
 from geminiq import __version__
 from geminiq.cli import app
+from geminiq.data.pretrained_tokenizer import save_tokenizer
+from geminiq.models.pretrained import save_pretrained
+from geminiq.utils.checkpointing import load_checkpoint
 from geminiq.utils.config import PRESETS, preset_names
+from geminiq.utils.device import UserError
 from helpers import LETTERS
 
 pytestmark = pytest.mark.slow   # most start a process or more
@@ -34,10 +44,12 @@ def geminiq_process(*arguments: object, folder: Path, stdin: str = "") -> subpro
                           capture_output=True, text=True)
 
 
-def geminiq(*arguments: object, folder: Path, stdin: str = "", **more: object) -> subprocess.CompletedProcess:
+def geminiq(*arguments: object, folder: Path, stdin: str | bytes = "", charset: str = "utf-8", **more: Any,
+            ) -> subprocess.CompletedProcess:
     "Run the command line in this process, which saves the time that another needs to start."
+    words = [str(argument) for argument in arguments]
     with chdir(folder):
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin, prog_name="geminiq", **more)
+        result = CliRunner(charset=charset).invoke(app, words, input=stdin, prog_name="geminiq", **more)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
@@ -157,7 +169,7 @@ def test_both_spellings_and_any_key(work: Path):
 
 
 def test_chat_reads_lines_until_told_to_stop(work: Path):
-    result = geminiq_process("chat", "--checkpoint", "runs/a", "--max_tokens", 4, folder=work, stdin="Ada\n\n/reset\nEmmy\n")
+    result = geminiq("chat", "--checkpoint", "runs/a", "--max_tokens", 4, folder=work, stdin="Ada\n\n/reset\nEmmy\n")
     assert result.returncode == 0 and "Ada" in result.stdout and "Emmy" in result.stdout and not result.stderr
 
 
@@ -236,3 +248,191 @@ def test_help_does_not_wait_for_pytorch():
     code = "import sys, geminiq.cli; print([name for name in sys.modules if name.split('.')[0] in ('torch', 'pydantic')])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+# Text is text
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    "What training is asked for; it does not begin."
+    asked: list[Any] = []
+
+    def stop(settings: Any, *more: object) -> None:
+        asked.append(settings)
+        raise UserError("asked")
+
+    monkeypatch.setattr("geminiq.training.trainer.make_trainer", stop)
+    return asked
+
+
+@pytest.mark.parametrize("name", ["notes #1.txt", "2024", "[draft] a.txt", "yes", "null", "{a: b}", "'quoted'", " a",
+                                  "日本 👩‍👩‍👧.txt"])
+def test_a_text_is_taken_as_it_is_typed(name: str, settings: list[Any], tmp_path: Path):
+    options = ["--train_path", name, "--val_path", name, "--output", name]
+    assert refused(geminiq("train", *options, folder=tmp_path)) == "error: asked\n"
+    assert (settings[0].data.train_path, settings[0].data.val_path) == (name, name)
+
+
+def test_the_home_folder_is_found_without_the_shell(settings: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    refused(geminiq("train", "--train_path=~/a.txt", "--set", "data.val_path=~/b.txt", "--output=~/run", folder=tmp_path))
+    assert (settings[0].data.train_path, settings[0].data.val_path) == (f"{tmp_path}/a.txt", f"{tmp_path}/b.txt")
+    assert geminiq("config", "init", "~/mine.yaml", folder=Path.cwd()).returncode == 0 and (tmp_path / "mine.yaml").is_file()
+
+
+@pytest.mark.parametrize("options", [["--seed", "1", "--seed", "1"], ["--batch_size", "1", "--batch-size", "2"],
+                                     ["--seed", "1", "--set", "training.seed=1"], ["--resume", "--resume"],
+                                     ["--set", "model.d_ff=8", "--set", "model.d_ff=8"],
+                                     ["--set", "model.rope_scaling={}", "--set", "model.rope_scaling.factor=2"]])
+def test_what_is_given_twice_is_refused(options: list[str], settings: list[Any], tmp_path: Path):
+    assert "given twice: leave one out" in refused(geminiq("train", *options, folder=tmp_path)) and not settings
+
+
+# The terminal
+
+def test_a_console_that_is_not_utf_8_and_bytes_that_are_no_text(work: Path):
+    model = ["--checkpoint", "runs/a", "--max_tokens", "4", "--max_seq_len", "64"]
+    result = geminiq("generate", *model, "--prompt", "Ada 日本 \udcff", folder=work, charset="cp1252")
+    assert (result.returncode, result.stderr) == (0, "") and result.stdout.startswith("Ada ?? ?")
+    result = geminiq("chat", *model, folder=work, stdin=b"Ada \xff\n")
+    assert (result.returncode, result.stderr) == (0, "") and "Ada \ufffd" in result.stdout
+    result = geminiq("train", "--help", folder=work, charset="ascii")
+    assert result.returncode == 0 and "Usage" in result.stdout
+
+
+def test_control_characters_are_shown_and_do_nothing(work: Path):
+    evil = "Ada \x1b]0;mine\x07\x1b[2J\u202e\x9b"
+    model = ["--checkpoint", "runs/a", "--max_tokens", "3", "--max_seq_len", "64"]
+    result = geminiq("generate", *model, "--prompt", evil, folder=work)
+    assert result.returncode == 0 and result.stdout.startswith(r"Ada \x1b]0;mine\x07\x1b[2J\u202e\x9b"), result.stderr
+    said = refused(geminiq("generate", "--checkpoint", f"{evil}\nx", folder=work))
+    assert said.rstrip("\n").isprintable()
+
+
+def test_nobody_listens_any_more(work: Path):
+    code = "import os, sys; from geminiq.cli import app; sys.argv = ['geminiq', 'config', 'list']; app()"
+    reading, writing = os.pipe()
+    os.close(reading)
+    for output, status, said in ((writing, 141, ""), (os.open("/dev/full", os.O_WRONLY), 2, "error: No space left on device\n")):
+        result = subprocess.run([sys.executable, "-c", code], stdout=output, stderr=subprocess.PIPE, text=True)
+        assert (result.returncode, result.stderr) == (status, said)
+
+
+def test_a_person_at_the_prompt(work: Path):
+    def expect(text: str) -> None:
+        "Read until a text comes, and wait a moment, as people do."
+        seen = ""
+        while text not in seen:
+            assert select.select([terminal], [], [], 60)[0], seen
+            seen += os.read(terminal, 1000).decode()
+        time.sleep(0.3)
+
+    command = [sys.executable, "-m", "geminiq", "chat", "--checkpoint", "runs/a", "--max_tokens", "3"]
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(work)
+        os.execv(sys.executable, command)
+    expect("> ")
+    os.write(terminal, b"\x03")
+    expect("Ctrl-D leaves")
+    os.write(terminal, b"Adx\x1b[D\x1b[C\x7fa\r")    # left, right, rub out
+    expect("Ada")
+    expect("\n> ")
+    os.write(terminal, b"\x1b[A\r")                  # the line before, once more
+    expect("Ada")
+    expect("\n> ")
+    os.write(terminal, b"\x04")
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+
+
+def test_gnu_threads_look_out_for_a_moment_only():
+    result = subprocess.run([sys.executable, "-c", "import geminiq, torch"], capture_output=True, text=True, check=True,
+                            env={**{key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"},
+                                 "OMP_DISPLAY_ENV": "verbose"})
+    assert "GOMP_SPINCOUNT" not in result.stderr or "GOMP_SPINCOUNT = '1000'" in result.stderr
+    assert "GOMP_SPINCOUNT" in result.stderr or sys.platform != "linux"
+
+
+# chat
+
+def test_chat_answers_what_is_for_the_program(work: Path):
+    lines = "\n   \n/help\n/halp me\nAda\n /etc\n/reset\n" + "Emmy " * 30 + "\n/quit\nnever"
+    result = geminiq("chat", "--checkpoint", "runs/a", "--max_tokens", 4, folder=work, stdin=lines)
+    assert result.returncode == 0 and result.stdout.count("forgets everything") == 2 and "/halp me is unknown" in result.stdout
+    assert result.stdout.count("> ") == 9 and "Ada" in result.stdout and " /etc" in result.stdout and "never" not in result.stdout
+
+
+TEMPLATE = ("{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}"
+            "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}")
+
+
+def test_chat_speaks_with_a_published_model_as_its_template_says(work: Path, monkeypatch: pytest.MonkeyPatch):
+    model, _, tokenizer = load_checkpoint(work / "runs" / "a")
+    save_pretrained(work / "published", model, "llama", tokenizer)
+    save_tokenizer(tokenizer, work / "published", TEMPLATE)
+    seen = []
+
+    def stream(model: Any, tokens: Any, *more: Any, **how: Any) -> Any:
+        seen.append(tokens[0].tolist())
+        return real(model, tokens, *more, **how)
+
+    real = geminiq_chat.stream
+    monkeypatch.setattr(geminiq_chat, "stream", stream)
+    result = geminiq("chat", "--checkpoint", "published", "--max_tokens", 4, folder=work,
+                     stdin="Ada\nEmmy\n" + "Ada " * 30 + "\nA\n")
+    assert result.returncode == 0, result.stderr
+    assert "error: this message takes" in result.stderr and result.stderr.count("\n") == 1
+    first, *later = seen
+    marks = [tokenizer.chat_ids[f"<|{name}|>"] for name in ("user", "end", "assistant")]
+    assert first == [marks[0], *tokenizer.encode("Ada"), *marks[1:]]
+    assert len(seen) == 3 and all(len(ids) <= 12 and ids[0] == marks[0] and ids[-1] == marks[2] for ids in later)
+    assert "> Ada" not in result.stdout      # an answer is not a continuation
+
+
+# Before anything long begins
+
+def test_what_is_hardly_meant_is_said(work: Path):
+    more = ["--parallel", "fsdp", "--set", "training.warmup_steps=5", "--train_path", "short.txt",
+            "--set", "training.gradient_accumulation=6"]
+    (work / "short.txt").write_text(LETTERS[:3000])
+    result = geminiq("train", "--output", "runs/said", *small(batch_size=60), *more, folder=work)
+    notes = [line for line in result.stdout.splitlines() if line.startswith("note: ")]
+    assert result.returncode == 0 and len(notes) == 3, result.stdout + result.stderr
+    assert "warm-up of 5 steps" in notes[0] and "times, and will know it by heart" in notes[1] and "torchrun" in notes[2]
+    assert re.match(r"[\d,]+ parameters on", result.stdout)
+    again = geminiq("train", "--resume", "--output", "runs/said", "--max_steps", 3, folder=work)
+    assert again.returncode == 0 and "nothing to do" in again.stdout and "--max_steps 8" in again.stdout
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--output", "file/run"], "file is a file"), (["--output", ""], "'' is no path"), (["--config", ""], "no configuration ''"),
+    (["--set", "model.n_layers=200", "--set", "model.d_model=12288", "--device", "cpu"], "this machine has"),
+    (["--set", "model.d_ff=1000000000000"], "TB in float32")])
+def test_what_cannot_be_is_refused_before_the_text_is_read(options: list[str], message: str, settings: list[Any], tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    assert message in refused(geminiq("train", "--train_path", "none.txt", *options, folder=tmp_path)) and not settings
+
+
+def test_export_asks_for_what_it_needs_before_it_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    said = refused(geminiq("export", "--checkpoint", "none", "--output", "out", folder=tmp_path))
+    assert "huggingface_hub" in said and 'pip install "geminiq[hub]"' in said
+
+
+def test_demo_speaks_before_pytorch_is_there(tmp_path: Path):
+    code = "import sys; sys.modules['torch'] = None; from geminiq.cli import app; sys.argv = ['geminiq', 'demo']; app()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.stdout.startswith(f"geminiq {__version__}: trains a language model") and "Loading PyTorch" in result.stdout
+
+
+def test_demo_fits_a_short_context_and_names_what_it_reads(work: Path):
+    (work / "short.yaml").write_text(
+        "data: {train_path: text.txt}\nmodel: {vocab_size: 320, d_model: 24, n_layers: 1, n_heads: 2, max_seq_len: 32}\n"
+        "training: {max_steps: 2, batch_size: 2, eval_batches: 1, warmup_steps: 1}\n")
+    result = geminiq("demo", "--config", "short.yaml", "--output", "runs/demo", folder=work, stdin="Ada\n")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Reading text.txt" in result.stdout and "> Ada" in result.stdout
+    assert not re.search(r"^(The|module) $", result.stdout, re.MULTILINE)

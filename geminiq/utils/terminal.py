@@ -87,17 +87,15 @@ def say_error(message: str) -> None:
 
 def explain(error: Exception) -> str | None:   # None: a mistake of ours
     "What to tell a user about an error."
-    from geminiq.utils.device import UserError  # brings PyTorch with it
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, OSError):
         files = [str(name) for name in (error.filename, error.filename2) if name is not None]
-        return f"{' and '.join(files)}: {error.strerror}" if files else error.strerror
-    if isinstance(error, UserError | OSError):
-        return str(error)
+        return ": ".join(filter(None, [" and ".join(files), error.strerror or str(error)]))
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
         found = re.search(r"[\d.]+ ?(bytes|[KMGT]i?B)", str(error))
         return (f"not enough memory{f' for {found[0]} more' if found else ''}: "
                 f"take a smaller model, a shorter text, or a smaller batch")
-    return None
+    from geminiq.utils.device import UserError  # brings PyTorch with it
+    return str(error) if isinstance(error, UserError) else None
 
 
 _NO_MEMORY = re.compile("out of memory|not enough memory|(can't|cannot) allocate memory|size calculation overflow")
