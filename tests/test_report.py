@@ -192,7 +192,8 @@ def test_a_time_off_by_more_than_a_factor_of_three_fails(text: str, seconds: flo
 
 @pytest.mark.parametrize(("text", "seconds", "crowd", "wrong"), [
     ("runs in about eight minutes", 30, 1, ""), ("runs in about eight minutes", 121, 1, "more than 120 s"),
-    ("runs in about eight minutes", 121, 2, ""), ("runs in about ten seconds", 61, 2, "it says"), ("It is quick.", 130, 1, "more than 120 s"),
+    ("runs in about eight minutes", 121, 2, ""), ("runs in about ten seconds", 61, 2, "it says"),
+    ("It is quick.", 130, 1, "more than 120 s"),
 ])
 def test_in_the_tests_a_long_lesson_is_short(text: str, seconds: float, crowd: float, wrong: str):
     found = time_problem(timed(text), seconds, crowd, short=True)
