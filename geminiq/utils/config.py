@@ -147,6 +147,7 @@ class ModelConfig(Section):
     scale_embeddings: bool = False          # multiply embeddings by √d_model
     bias: bool = False                      # in the linear maps
     attention_bias: bool | None = None      # in those of attention; empty: as bias
+    attention_output_bias: bool | None = None   # in the last of them; empty: as attention_bias
     ffn_bias: bool | None = None            # in those of the feed-forward layer; empty: as bias
     dropout: Fraction = 0.0                 # share of the numbers that are set to zero while training
     tie_embeddings: bool = True             # one table for reading tokens and for predicting them
@@ -167,6 +168,8 @@ class ModelConfig(Section):
         self._fill_in_heads()
         self.d_ff = self.d_ff or PARTS["ffn_type"][self.ffn_type].default_d_ff(self.d_model)
         self.attention_bias = self.bias if self.attention_bias is None else self.attention_bias
+        if self.attention_output_bias is None:
+            self.attention_output_bias = self.attention_bias
         self.ffn_bias = self.bias if self.ffn_bias is None else self.ffn_bias
         if (scaling := self.rope_scaling) and scaling.original_max_position_embeddings is None:
             old_length = max(1, round(self.max_seq_len / scaling.factor))
@@ -193,9 +196,6 @@ class ModelConfig(Section):
         "Raise an error for values that are right alone and wrong together."
         if self.use_moe and self.top_k > self.num_experts:
             raise ValueError(f"top_k {self.top_k} is more than num_experts {self.num_experts}")
-        if self.use_moe and self.top_k == 1 and self.norm_topk_prob:
-            raise ValueError("norm_topk_prob is true with top_k 1: every weight is 1, and the router learns "
-                             "nothing: leave it out")
         if self.attn_logit_softcapping is not None and self.attention_type in ("sparse", "linear", "flash"):
             raise ValueError(f"attn_logit_softcapping {self.attn_logit_softcapping} and attention_type "
                              f"{self.attention_type} do not go together: take standard or gqa")
