@@ -272,7 +272,7 @@ class _Renderer:
             raise UserError("the chat template fails: it takes too long, or too much memory")
         found = json.loads(answer)
         if "error" in found:
-            reason = " ".join(found["error"].split())
+            reason = " ".join("".join(c if c.isprintable() else " " for c in found["error"]).split())
             raise UserError(f"the chat template {reason if len(reason) < 300 else reason[:300] + '…'}")
         return found["text"]
 

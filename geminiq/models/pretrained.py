@@ -41,12 +41,12 @@ _Pair = Annotated[list[_Size], Field(min_length=2, max_length=2)]
 _KINDS = {key: checker for kind, keys in [   # what may stand in a config.json
     (_Size, "vocab_size n_positions n_embd n_layer n_head max_position_embeddings hidden_size num_hidden_layers "
             "num_attention_heads intermediate_size num_local_experts num_experts num_experts_per_tok "
-            "moe_intermediate_size decoder_sparse_step num_channels _sliding_window_pattern"),
+            "moe_intermediate_size decoder_sparse_step num_channels query_pre_attn_scalar _sliding_window_pattern"),
     (_Size | None, "n_inner num_key_value_heads head_dim sliding_window sliding_window_pattern num_labels "
                    "original_max_position_embeddings"),
     (_Size | _Pair, "image_size patch_size"),
     (_Natural, "max_window_layers image_token_index"),
-    (_Number, "rms_norm_eps layer_norm_epsilon layer_norm_eps rope_local_base_freq query_pre_attn_scalar "
+    (_Number, "rms_norm_eps layer_norm_epsilon layer_norm_eps rope_local_base_freq "
               "low_freq_factor high_freq_factor"),
     (_Number | None, "attn_logit_softcapping final_logit_softcapping attention_factor beta_fast beta_slow"),
     (Annotated[float, Field(ge=1, allow_inf_nan=False)], "factor"),
@@ -92,6 +92,8 @@ class HFConfig(dict[str, Any]):
 
     def part(self, key: str) -> "HFConfig":
         "A table inside."
+        if not isinstance(self[key], dict):
+            raise self.refusal(key, "it should be a table")
         return HFConfig(self[key], f"{self.place}{key}: ")
 
     def activation(self, key: str) -> str:
@@ -121,7 +123,7 @@ def _rope(s: HFConfig,                # of a language model
     where = next((key for key in ("rope_parameters", "rope_scaling") if s.get(key)), None)
     found = s.part(where) if where else HFConfig({})
     if kind and any(isinstance(value, dict) for value in found.values()):
-        found = HFConfig({"rope_parameters": found[kind]}, found.place).part("rope_parameters")
+        found = found.part(kind)
     scaling = found.get("rope_type") or found.get("type") or "default"
     base = found.get("rope_theta") or s.get("rope_theta") or 10000.0
     found.require(**_SCALING_REFUSED)
@@ -562,8 +564,9 @@ class WeightFiles:
                 raise ValueError("it is compressed")
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
         except Exception as error:   # whatever a damaged or hostile file provokes
-            reason = [*str(error).splitlines(), type(error).__name__][0]
-            raise UserError(f"{path} is not a file of tensors alone: {reason}") from None
+            said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)   # without advice to trust it
+            reason = "".join(c for c in [*said.splitlines(), type(error).__name__][0] if c.isprintable())
+            raise UserError(f"{path} is not a file of tensors alone: {reason[:300]}") from None
         if not isinstance(found, dict):
             raise UserError(f"{path} holds no tensors with names, but a {type(found).__name__}")
         for name, tensor in found.items():
