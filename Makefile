@@ -2,7 +2,7 @@
 # make check  the quick half of the tests       make test   everything that must hold
 # make docs   the site, in _docs/               make readme README.md, from nbs/index.ipynb
 # make report what each lesson has and lacks    make bench  how fast it is, next to others
-# make coverage  which lines the tests run, in test-artifacts/coverage
+# make coverage  which lines the tests run, in test-artifacts/coverage     make fuzz  ten times as many damaged inputs
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Threads that wait for long leave the cores to those that compute (the command line's page in the workshop).
 export GOMP_SPINCOUNT := 1000
 
-.PHONY: lab demo check test coverage docs readme report bench clean
+.PHONY: lab demo check test fuzz coverage docs readme report bench clean
 .DELETE_ON_ERROR:
 
 lab: $(BIN)/.course
@@ -57,6 +57,10 @@ test: $(BIN)/.dev
 	$(BIN)/python docs/build_site.py
 	$(BIN)/python tests/site/browser.py
 	$(BIN)/python -m pytest tests -n 2 --dist loadscope
+
+# Thousands of damaged inputs, where `make test` tries hundreds; FUZZ=100 for more.
+fuzz: $(BIN)/.dev
+	GEMINIQ_FUZZ=$(or $(FUZZ),10) $(BIN)/python -m pytest tests/fuzz -n 2
 
 # Of tests/ without notebooks and browsers, which run in processes of their own.
 coverage: $(BIN)/.dev

@@ -24,7 +24,7 @@ from ..generation.generate import lengthen
 from .multimodal import MLPProjector, VisionLanguageModel
 from .transformer import Transformer
 from .vision import ImageClassifier, VisionConfig, VisionEncoder
-from ..utils.checkpointing import new_folder
+from ..utils.files import new_folder
 from ..utils.config import ModelConfig, RopeScaling, make_config
 from ..utils.device import UserError
 from ..utils.registry import Registry

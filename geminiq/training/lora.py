@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from ..data.pretrained_tokenizer import _read_json
 from ..models.pretrained import _FUSED_PART, FAMILIES, WeightFiles, _first_names
-from ..utils.checkpointing import new_folder
+from ..utils.files import new_folder
 from ..utils.device import UserError, make_generator
 
 # %% ../../nbs/29_lora.ipynb #0c445799
