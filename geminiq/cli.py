@@ -203,11 +203,12 @@ def _changes(section: str, options: dict[str, Any]) -> list[str]:
 def _make_trainer(config: str | None, changes: Sequence[str], output: Path, resume: bool) -> "Trainer":
     "A new trainer, or one that goes on with the run in a folder."
     from geminiq.training.trainer import make_trainer, resume_trainer
-    from geminiq.utils.checkpointing import latest_checkpoint
     from geminiq.utils.config import load_config
     if not resume:
         return make_trainer(load_config(config or "tiny", changes), output)
-    return resume_trainer(output, load_config(config or latest_checkpoint(output) / "config.yaml", changes))
+    if config is None:
+        return resume_trainer(output, changes=changes)
+    return resume_trainer(output, load_config(config, changes))
 
 
 def _run_training(trainer: "Trainer", output: Path) -> None:
@@ -218,6 +219,10 @@ def _run_training(trainer: "Trainer", output: Path) -> None:
                   f"{str(trainer.dtype).removeprefix('torch.')}; {len(trainer.train_data.tokens):,} tokens "
                   f"to learn from, {len(trainer.val_data.tokens):,} held out; "
                   f"steps {trainer.step} to {trainer.settings.max_steps}")
+    for notice in trainer.notices:
+        console.print(f"note: {notice}", markup=False)
+    if trainer.step >= trainer.settings.max_steps:
+        return
     try:
         trainer.train()
     except KeyboardInterrupt:
