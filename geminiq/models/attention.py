@@ -120,6 +120,7 @@ class MultiHeadAttention(nn.Module):
                  bias: bool = False,              # add a bias in the four linear maps
                  dropout: float = 0.0,            # on the attention weights, while training
                  d_context: int | None = None,    # width of what is looked at; None: D
+                 output_bias: bool | None = None, # in the last of them; None: as bias
                  ):
         super().__init__()
         n_kv_heads, d_context = n_kv_heads or n_heads, d_context or d_model
@@ -133,7 +134,7 @@ class MultiHeadAttention(nn.Module):
         self.query = nn.Linear(d_model, n_heads * self.head_dim, bias=bias)
         self.key = nn.Linear(d_context, n_kv_heads * self.head_dim, bias=bias)
         self.value = nn.Linear(d_context, n_kv_heads * self.head_dim, bias=bias)
-        self.output = nn.Linear(n_heads * self.head_dim, d_model, bias=bias)
+        self.output = nn.Linear(n_heads * self.head_dim, d_model, bias=bias if output_bias is None else output_bias)
         self.query_norm: nn.Module = nn.Identity()          # what queries pass before they meet keys
         self.key_norm: nn.Module = nn.Identity()            # and keys before they meet queries
         self.query_factor = 1.0                             # what queries are multiplied by
@@ -199,7 +200,7 @@ class MultiHeadAttention(nn.Module):
     def _options(config: ModelConfig) -> dict[str, Any]:
         "What a configuration says about every kind of attention."
         return {"n_kv_heads": config.n_kv_heads, "head_dim": config.head_dim, "bias": config.attention_bias,
-                "dropout": config.dropout}
+                "output_bias": config.attention_output_bias, "dropout": config.dropout}
 
 # %% ../../nbs/07_attention.ipynb #record-attention
 @contextmanager

@@ -47,9 +47,6 @@ class Router(nn.Module):
         if not 1 <= top_k <= num_experts:
             raise UserError(f"a token cannot visit top_k {top_k} of num_experts {num_experts}: "
                             f"at least 1, at most all")
-        if top_k == 1 and norm_topk_prob:
-            raise UserError("top_k 1 with norm_topk_prob True gives every weight 1, and the router learns "
-                            "nothing: use norm_topk_prob False or a larger top_k")
         self.top_k, self.norm_topk_prob = top_k, top_k > 1 if norm_topk_prob is None else norm_topk_prob
         self.gate = nn.Linear(d_model, num_experts, bias=False)
         self.noise = nn.Linear(d_model, num_experts, bias=False) if noise else None
