@@ -7,12 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from transformers import Gemma2Config, Gemma3TextConfig
+from transformers.models.gemma2.modeling_gemma2 import Gemma2Model, Gemma2RMSNorm
+from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm, Gemma3TextModel
 
 from geminiq.models.attention import ATTENTIONS
 from geminiq.models.embeddings import POSITIONS
 from geminiq.models.feedforward import FEED_FORWARDS
 from geminiq.models.transformer import Transformer
-from geminiq.models.transformer_block import NORMS
+from geminiq.models.transformer_block import NORMS, RMSNormPlusOne
 from geminiq.training.losses import chunked_cross_entropy_loss, cross_entropy_loss, focal_loss
 from geminiq.utils.device import make_generator
 from helpers import scatter_weights, tiny_model
@@ -121,3 +124,37 @@ def test_what_asks_python_compiles_around_it(parts: dict) -> None:
     torch.compiler.reset()
     model = model_of(**parts, n_layers=1)
     assert torch.equal(torch.compile(model, backend="eager")(TOKENS, PADDED), model(TOKENS, PADDED))
+
+
+# Gemma in 16 bits
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("theirs", [Gemma2RMSNorm, Gemma3RMSNorm])
+def test_one_plus_weight_is_added_before_rounding(theirs: type[nn.Module], dtype: torch.dtype) -> None:
+    "As transformers does; now and then the last bit differs, where the division comes before the product or behind it."
+    generator = make_generator(0)
+    reference, norm = theirs(64, eps=1e-6).to(dtype), RMSNormPlusOne(64, eps=1e-6).to(dtype)
+    for module in (reference, norm):
+        module.weight.data.copy_(torch.randn(64, generator=make_generator(1)) * 0.3)
+    x = (torch.randn(500, 64, generator=generator) * 3).to(dtype)
+    ours, expected = norm(x), reference(x)
+    assert ours.dtype == expected.dtype == dtype
+    assert (ours == expected).float().mean() > 0.995
+    assert ((ours - expected).abs() <= torch.finfo(dtype).eps * expected.abs()).all()
+    rounded = nn.functional.rms_norm(x, (64,), 1 + norm.weight, 1e-6)       # what it was, for comparison
+    assert (rounded == expected).float().mean() < 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize(("config", "reference"), [(Gemma2Config, Gemma2Model), (Gemma3TextConfig, Gemma3TextModel)])
+@pytest.mark.parametrize("width", [48, 80])
+@torch.no_grad()
+def test_embeddings_are_scaled_as_in_transformers(width: int, config: type, reference: type, dtype: torch.dtype) -> None:
+    "By √D in the number format of the embeddings, bit for bit."
+    theirs = reference(config(vocab_size=31, hidden_size=width, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+                              num_key_value_heads=1, head_dim=8, pad_token_id=0)).to(dtype)
+    ours, seen = tiny_model(d_model=width, scale_embeddings=True, pos_encoding="none").to(dtype), []
+    ours.embedding.weight.copy_(theirs.embed_tokens.weight)
+    ours.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    ours(TOKENS)
+    assert torch.equal(seen[0], theirs.embed_tokens(TOKENS))

@@ -269,7 +269,6 @@ def test_noise_only_while_training_and_learned() -> None:
     (lambda: Router(MODEL, 4, 0), "top_k 0 of num_experts 4"),
     (lambda: MoELayer(MODEL, 0, 0), "top_k 0 of num_experts 0"),
     (lambda: MoELayer(MODEL, -1, 1), "top_k 1 of num_experts -1"),
-    (lambda: Router(MODEL, 4, 1, norm_topk_prob=True), "norm_topk_prob"),
     (lambda: MoELayer(MODEL, 4, 2, ffn_type="swigly"), "did you mean swiglu"),
     (lambda: MoELayer(MODEL, 4, 2, num_shared_experts=-1), "num_shared_experts -1"),
     (lambda: Expert(MODEL, ffn_type="swigly"), "did you mean swiglu"),
@@ -316,6 +315,8 @@ def qwen3(num_experts: int, top_k: int, norm_topk_prob: bool = True) -> nn.Modul
     (qwen3(8, 2), 8, 2, True),
     (qwen3(8, 3, norm_topk_prob=False), 8, 3, False),
     (qwen3(8, 1, norm_topk_prob=False), 8, 1, None),
+    (qwen3(8, 1), 8, 1, True),
+    (mixtral(8, 1), 8, 1, True),
 ])
 def test_layer_of_transformers(reference: nn.Module, num_experts: int, top_k: int, norm_topk_prob: bool | None) -> None:
     "The same answers, and the same gradients of the input and of every weight."
