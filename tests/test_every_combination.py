@@ -112,9 +112,9 @@ OWN = {
     "n_heads": 2, "n_kv_heads": 1, "head_dim": 8, "d_ff": 40, "ffn_type": "standard", "pos_encoding": "alibi",
     "attention_type": "sliding_window", "sliding_window": 3, "sparse_pattern": "strided", "block_size": 3, "activation": "relu",
     "rope_base": 7.0, "rope_interleaved": True, "rope_scaling": {"type": "linear", "factor": 4.0}, "qk_norm": True,
-    "attention_scale": 0.1, "attn_logit_softcapping": 0.05, "bias": True, "attention_bias": True, "ffn_bias": True,
-    "use_moe": True, "num_experts": 4, "top_k": 1, "num_shared_experts": 1, "capacity_factor": 0.3, "norm_topk_prob": False,
-    "router_noise": True}
+    "attention_scale": 0.1, "attn_logit_softcapping": 0.05, "bias": True, "attention_bias": True,
+    "attention_output_bias": True, "ffn_bias": True, "use_moe": True, "num_experts": 4, "top_k": 1, "num_shared_experts": 1,
+    "capacity_factor": 0.3, "norm_topk_prob": False, "router_noise": True}
 EXPERTS = ("num_experts", "top_k", "num_shared_experts", "capacity_factor", "norm_topk_prob", "router_noise")
 ONLY_WITH = {
     "sliding_window": {"attention_type": "sliding_window"}, "sparse_pattern": {"attention_type": "sparse", "block_size": 2},

@@ -674,7 +674,7 @@ def generate_text_from_images(model: VisionLanguageModel,
                               images: Tensor | None,     # (N, C, height, width)
                               max_tokens: int | None = None,   # to write at most; None: as many as fit
                               sampling: Sampling = Sampling(temperature=0),   # how to choose
-                              generator: torch.Generator | None = None,       # for the draws; None: seed 0
+                              generator: torch.Generator | None = None,       # of draws; None: seeded by the prompt
                               ) -> str:
     "What the model writes about images, up to the end of its answer."
     n_images = 0 if images is None else len(images)

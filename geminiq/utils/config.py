@@ -214,8 +214,7 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def fit(self) -> "ModelConfig":
         "Fill in what is empty, and refuse what does not fit together."
-        empty = [key for key in ("n_kv_heads", "head_dim", "d_ff", "attention_bias", "ffn_bias")
-                 if getattr(self, key) is None]
+        empty = {key for key, value in self if value is None}
         self._fill_in_heads()
         self.d_ff = self.d_ff or PARTS["ffn_type"][self.ffn_type].default_d_ff(self.d_model)
         self.attention_bias = self.bias if self.attention_bias is None else self.attention_bias
@@ -225,7 +224,7 @@ class ModelConfig(Section):
         if (scaling := self.rope_scaling) and scaling.original_max_position_embeddings is None:
             old_length = max(1, round(self.max_seq_len / scaling.factor))
             self.rope_scaling = scaling.model_copy(update={"original_max_position_embeddings": old_length})
-        self._filled = {key: getattr(self, key) for key in empty}
+        self._filled = {key: value for key, value in self if key in empty and value is not None}
         self._refuse()
         layers = [self.layer(i) for i in range(min(max(1, len(self.layers)), self.n_layers))]
         numbers = sorted({layer.num_experts for layer in layers if layer.use_moe})
