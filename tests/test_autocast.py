@@ -48,8 +48,8 @@ PARTS += [{"attn_logit_softcapping": 5.0, "final_logit_softcapping": 5.0, "scale
 
 
 def model_of(**parts: object) -> Transformer:
-    "A small model in float32 with weights that count."
-    return scatter_weights(tiny_model(**parts).float(), matrices=0.2)
+    "A model of one layer in float32 with weights that count."
+    return scatter_weights(tiny_model(**{"n_layers": 1, **parts}).float(), matrices=0.2)
 
 
 def gradient(model: Transformer, loss_of: Callable[[Transformer], Tensor], rounding: str | None = None) -> Tensor:
@@ -112,17 +112,17 @@ COMPILED = [
 def test_a_model_compiles_in_one_piece(parts: dict) -> None:
     "Nothing in it asks the processor while it runs: in training, and in evaluation with padding."
     torch.compiler.reset()
-    model = model_of(**parts, n_layers=1)
+    model = model_of(**parts)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     assert torch.equal(compiled(TOKENS), model(TOKENS))
     assert torch.equal(compiled.eval()(TOKENS, PADDED), model.eval()(TOKENS, PADDED))
 
 
-@pytest.mark.parametrize("parts", [{"attention_type": "sparse"}, {"attention_type": "flash"}, {"use_moe": True}], ids=str)
+@pytest.mark.parametrize("parts", [{"attention_type": "sparse"}, {"attention_type": "flash"}, {"use_moe": True, "num_experts": 2}], ids=str)
 @torch.no_grad()
 def test_what_asks_python_compiles_around_it(parts: dict) -> None:
     torch.compiler.reset()
-    model = model_of(**parts, n_layers=1)
+    model = model_of(**parts)
     assert torch.equal(torch.compile(model, backend="eager")(TOKENS, PADDED), model(TOKENS, PADDED))
 
 
