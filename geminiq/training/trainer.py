@@ -412,6 +412,9 @@ def resume_trainer(output_dir: str | Path,         # the folder of the run
     data = read_data(config, folder.parent, tokenizer)
     trainer = make_trainer(config, folder.parent, callbacks, progress, data, model)
     state = _check_state(load_training_state(folder, trainer.model, trainer.optimizer), folder)
+    if state["step"] != checkpoint_step(folder):
+        raise UserError(f"{folder} holds step {state['step']}, it is a copy under another name: remove it, "
+                        f"or give it a name that is no step")
     if state["data"] != data.fingerprint():
         raise UserError(f"the text of {config.data.train_path!r} is not the one {folder} was trained on: "
                         f"restore that text, or start another run")
