@@ -190,6 +190,16 @@ def test_a_time_off_by_more_than_a_factor_of_three_fails(text: str, seconds: flo
     assert failing(saved(tmp_path, timed(text))) == []   # not measured
 
 
+@pytest.mark.parametrize(("text", "seconds", "crowd", "wrong"), [
+    ("runs in about eight minutes", 30, 1, ""), ("runs in about eight minutes", 121, 1, "more than 120 s"),
+    ("runs in about eight minutes", 121, 2, ""), ("runs in about ten seconds", 61, 2, "it says"),
+    ("It is quick.", 130, 1, "more than 120 s"),
+])
+def test_in_the_tests_a_long_lesson_is_short(text: str, seconds: float, crowd: float, wrong: str):
+    found = time_problem(timed(text), seconds, crowd, short=True)
+    assert wrong in found and bool(wrong) == bool(found)
+
+
 def test_only_lessons_must_say_how_long_they_take(tmp_path: Path):
     (tmp_path / "museum").mkdir()
     silent = timed("It is quick.")
@@ -201,7 +211,7 @@ def test_only_lessons_must_say_how_long_they_take(tmp_path: Path):
 
 def test_the_remedy_is_a_sentence_that_can_be_read():
     for seconds in (0.1, 8, 40, 89, 100, 700):
-        assert not time_problem(timed(f"runs in {report.in_words(seconds)}"), seconds, factor=1.6)
+        assert not time_problem(timed(f"runs in {report.in_words(seconds)}"), seconds, crowd=0.55)
 
 
 def test_only_the_time_of_cells_is_measured(tmp_path: Path):

@@ -112,7 +112,8 @@ def eval_loader(dataset: TextDataset,
     return DataLoader(dataset, batch_size=batch_size, collate_fn=stack, generator=make_generator(0))
 
 # %% ../../nbs/workshop/dataloader.ipynb #tokenizers-01
-TOKENIZERS: Registry[Any] = Registry("tokenizer_type", bpe=BPETokenizer)
+TOKENIZERS: Registry[Any] = Registry(
+    "tokenizer_type", bpe=BPETokenizer, pretrained="geminiq.data.pretrained_tokenizer:PretrainedTokenizer")
 
 # %% ../../nbs/workshop/dataloader.ipynb #prepare-01
 class Data(NamedTuple):
@@ -180,7 +181,7 @@ def _read_or_learn(settings: DataConfig, vocab_size: int, train: Sequence[Source
             os.replace(unfinished, path)
         return tokenizer
     tokenizer = kind.load(path)
-    if tokenizer.vocab_size != vocab_size:
+    if kind is BPETokenizer and tokenizer.vocab_size != vocab_size:   # published models may know more tokens
         raise UserError(f"the tokenizer {path} has {tokenizer.vocab_size} tokens, and model.vocab_size is {vocab_size}: "
                         f"set model.vocab_size to {tokenizer.vocab_size}, or give another data.tokenizer_path")
     return tokenizer

@@ -10,7 +10,7 @@ __all__ = ['DATASETS', 'StepResult', 'train_step', 'evaluate', 'stop_requests', 
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -310,16 +310,16 @@ _MOST_PASSES = 40   # over the training text
 def _foresee(settings: TrainingConfig, n_windows: int, world_size: int) -> list[str]:
     "What a run will come to, if nobody can have wanted it; a line each."
     notices = []
-    passes = settings.max_steps * settings.gradient_accumulation * settings.batch_size / max(1, n_windows)
-    if passes > _MOST_PASSES:
-        notices.append(f"{settings.max_steps} steps read the training text {passes:,.0f} times, and after some "
-                       f"{_MOST_PASSES} there is nothing more to learn: give more text, or fewer steps")
     if settings.warmup_steps >= settings.max_steps:
-        notices.append(f"the learning rate rises for {settings.warmup_steps} steps, and the run has "
-                       f"{settings.max_steps}: lower training.warmup_steps")
+        notices.append(f"the warm-up of {settings.warmup_steps} steps is as long as the run of {settings.max_steps} or "
+                       f"longer: the learning rate does not get to {settings.learning_rate:g} before the end")
+    passes = settings.max_steps * settings.batch_size * settings.gradient_accumulation / max(1, n_windows)
+    if passes > _MOST_PASSES:
+        notices.append(f"the run reads its text {passes:,.0f} times, and will know it by heart: give it more text, "
+                       f"a smaller model or fewer steps")
     if settings.parallel == "fsdp" and world_size == 1:
-        notices.append("training.parallel is fsdp, and this is the only process, which holds the whole model: "
-                       "start several with torchrun --nproc-per-node N -m geminiq train …")
+        notices.append("parallel fsdp shares a model between processes, and this is only one: start several with "
+                       "torchrun --nproc-per-node 2 -m geminiq train")
     return notices
 
 
@@ -400,11 +400,12 @@ def resume_trainer(output_dir: str | Path,         # the folder of the run
                    callbacks: Sequence[Callback] = (),
                    progress: bool = True,
                    prepare: Callable[[Transformer], object] | None = None,   # what was changed in the model
-                   changes: Sequence[str] = (),    # without a configuration: of the one before, as in load_config
+                   changes: Sequence[str] = (),    # without a configuration, of the one before: as for load_config
+                   given: Mapping[str, Any] | None = None,   # as well
                    ) -> Trainer:
     "A trainer that goes on from the latest checkpoint as if it had never stopped; `notices` say what is new."
     folder, (model, before, tokenizer), notices = _load_latest(output_dir, prepare)
-    config = _with_absolute_paths(config or load_config(folder / "config.yaml", changes))
+    config = _with_absolute_paths(config or load_config(folder / "config.yaml", changes, given))
     if different := _differences(before, config):
         raise UserError(f"{folder} is of another configuration: {'; '.join(different)}. "
                         f"Use the same configuration, or start another run")
@@ -463,8 +464,7 @@ def _changed(trainer: Trainer, before: TrainingConfig) -> list[str]:
     if len(trainer.log_history) <= step:
         notices.append(f"{LOG} does not hold all steps up to {step}: the history goes on with what is left")
     if step >= now.max_steps:
-        return [*notices, f"nothing to do: step {step} is done, and training.max_steps is {now.max_steps}; "
-                          f"to go on, give more, such as --max_steps {2 * step}"]
+        return [*notices, f"step {step} is done, and training.max_steps is {now.max_steps}: raise it to go on"]
     old, new = (settings.learning_rate * _schedule(settings)(step + 1) for settings in (before, now))
     if new != old:
         keys = [key for key in ("max_steps", "learning_rate", "schedule", "warmup_steps", "final_fraction")

@@ -41,7 +41,7 @@ def save_checkpoint(folder: str | Path,         # must not exist yet
     kind = TOKENIZERS[config.data.tokenizer_type]
     if not isinstance(tokenizer, kind):
         raise UserError(f"a checkpoint with data.tokenizer_type {config.data.tokenizer_type} keeps a {kind.__name__}, "
-                        f"not a {type(tokenizer).__name__}: save a published model's with save_pretrained")
+                        f"not a {type(tokenizer).__name__}: set data.tokenizer_type to what it is")
     _check_config(model, config)
     folder, remembered = Path(folder), _as_json(state or {})
     weights = _collect(model.named_parameters(), write)
@@ -225,7 +225,7 @@ def _load_tensors(file: Path, device: torch.device | str) -> dict[str, Tensor]:
         raise UserError(f"{file} is not a safetensors file: {error}") from None
 
 
-_NEEDED = ("model.safetensors", "config.yaml", "tokenizer.model")
+_NEEDED = ("model.safetensors", "config.yaml")   # and what else SHA256SUMS names, such as a tokenizer's files
 
 
 def verify_checkpoint(folder: Path,
