@@ -304,7 +304,7 @@ def _schedule(settings: TrainingConfig) -> Callable[[int], float]:
                    max_steps=settings.max_steps, final_fraction=settings.final_fraction)
 
 # %% ../../nbs/14_trainer.ipynb #trainer-foresee-code
-_MOST_PASSES = 40   # over the training text
+_MOST_PASSES = 20   # over the training text, before it is said
 
 
 def _foresee(settings: TrainingConfig, n_windows: int, world_size: int) -> list[str]:
@@ -389,9 +389,13 @@ def make_trainer(config: Config,
 
 def _with_absolute_paths(config: Config) -> Config:
     "The configuration of a run that can go on from another working folder."
-    keys = ("train_path", "val_path", "tokenizer_path")
-    paths = {key: str(Path(path).expanduser().absolute()) for key in keys
-             if (path := getattr(config.data, key)) and path not in CORPORA and path not in DATASETS}
+    paths = {}
+    for key in ("train_path", "val_path", "tokenizer_path"):
+        name = getattr(config.data, key)
+        if name and name not in CORPORA and name not in DATASETS:
+            path = Path(name).expanduser().absolute()
+            if path.exists() or key == "tokenizer_path":   # a text that is not there is refused as it was named
+                paths[key] = str(path)
     return config.model_copy(update={"data": config.data.model_copy(update=paths)})
 
 # %% ../../nbs/14_trainer.ipynb #trainer-resume-code
