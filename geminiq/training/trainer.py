@@ -404,8 +404,8 @@ def resume_trainer(output_dir: str | Path,         # the folder of the run
                    callbacks: Sequence[Callback] = (),
                    progress: bool = True,
                    prepare: Callable[[Transformer], object] | None = None,   # what was changed in the model
-                   changes: Sequence[str] = (),    # without a configuration, of the one before: as for load_config
-                   given: Mapping[str, Any] | None = None,   # as well
+                   changes: Sequence[str] = (),    # without a configuration: of the one before, as in load_config
+                   given: Mapping[str, Any] | None = None,   # the same, as values
                    ) -> Trainer:
     "A trainer that goes on from the latest checkpoint as if it had never stopped; `notices` say what is new."
     folder, (model, before, tokenizer), notices = _load_latest(output_dir, prepare)
@@ -468,7 +468,8 @@ def _changed(trainer: Trainer, before: TrainingConfig) -> list[str]:
     if len(trainer.log_history) <= step:
         notices.append(f"{LOG} does not hold all steps up to {step}: the history goes on with what is left")
     if step >= now.max_steps:
-        return [*notices, f"step {step} is done, and training.max_steps is {now.max_steps}: raise it to go on"]
+        return [*notices, f"nothing to do: step {step} is done, and training.max_steps is {now.max_steps}; "
+                          f"to go on, give more, such as --max_steps {2 * step}"]
     old, new = (settings.learning_rate * _schedule(settings)(step + 1) for settings in (before, now))
     if new != old:
         keys = [key for key in ("max_steps", "learning_rate", "schedule", "warmup_steps", "final_fraction")
