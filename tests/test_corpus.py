@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from geminiq.data import corpus
 from geminiq.data.corpus import (
-    Document, Source, TextFile, decontaminate, describe_corpus, hold_out, load_corpus, open_corpus, split_corpus,
+    Document,
+    Source,
+    TextFile,
+    decontaminate,
+    describe_corpus,
+    hold_out,
+    load_corpus,
+    open_corpus,
+    split_corpus,
 )
 from geminiq.utils.device import UserError, make_generator
 
@@ -106,7 +114,8 @@ def test_a_run_that_reaches_over_a_cut_is_found():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufeff")) | strange, st.integers(1, 40), st.sampled_from(["\n", "\r\n"]))
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufeff")) | strange, st.integers(1, 40),
+       st.sampled_from(["\n", "\r\n"]))
 def test_pieces_of_a_file_are_its_text(tmp_path_factory: pytest.TempPathFactory, text: str, size: int, newline: str):
     path = tmp_path_factory.mktemp("text") / "text.txt"
     path.write_bytes(text.replace("\n", newline).encode())
@@ -145,7 +154,7 @@ SHAPES = {   # how sentences become a text
     "paragraphs": "\n\n".join,
     "wrapped": lambda said: "\n".join(text.replace(" ", "\n", 1) for text in said),
     "jsonl": lambda said: "\n".join(json.dumps({"id": i, "role": "user", "text": text}) for i, text in enumerate(said)) + "\n\n",
-    "log": lambda said: "\n".join(f"2024-05-01 12:{i // 60 % 60:02d}:{i % 60:02d} INFO server worker: {text}" for i, text in enumerate(said)),
+    "log": lambda said: "\n".join(f"2024-05-01 12:{i // 60:02d}:{i % 60:02d} INFO worker: {text}" for i, text in enumerate(said)),
     "long lines": lambda said: "\n".join(" ".join(said[i:i + 200]) for i in range(0, len(said), 200)),
     "no ends": lambda said: " ".join(said).replace(".", ""),
     "nested json": lambda said: json.dumps([{"text": text} for text in said]),
@@ -211,5 +220,5 @@ def test_what_is_no_text_is_refused_with_the_reason(content: bytes, message: str
 
 @pytest.mark.parametrize("name", ["", "  ", "nowhere", "a" * 5000, "a\0b", "/dev/null"])
 def test_what_is_no_corpus_is_refused(name: str):
-    with pytest.raises(UserError, match="no corpus|cannot be read"):
+    with pytest.raises(UserError, match=r"no corpus|cannot be read"):
         open_corpus(name)
