@@ -23,9 +23,11 @@ demo: $(BIN)/.package
 # Each environment is the pinned set of constraints.txt plus this folder's package, and holds the ones before it.
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"geminiq needs Python 3.11 or newer, this is {sys.version.split()[0]}: make PYTHON=python3.12 …")'
+	@echo "Making an environment in .venv; the first time, some minutes to fetch PyTorch and the rest …"
 	$(PYTHON) -m venv .venv
 
-INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+# pip says what it is doing, line by line: the first time takes minutes.
+INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install $(if $(CI),--quiet) --constraint constraints.txt --editable
 
 $(BIN)/.package: settings.ini setup.py constraints.txt | $(BIN)/python
 	$(INSTALL) .
