@@ -197,7 +197,7 @@ def _render_templates() -> None:
     try:
         import resource
     except ImportError:   # on Windows: there the clock alone is watched
-        resource = None
+        resource = None   # type: ignore[assignment]
 
     class Generation(ext.Extension):   # marks what the model has written, for training: nothing here
         tags = {"generation"}
