@@ -200,7 +200,7 @@ def _render_templates() -> None:
         resource = None   # type: ignore[assignment]
 
     class Generation(ext.Extension):   # marks what the model has written, for training: nothing here
-        tags = {"generation"}
+        tags = frozenset({"generation"})
 
         def parse(self, parser):
             line = next(parser.stream).lineno

@@ -793,13 +793,9 @@ def _least_numbers(s: dict[str, Any]) -> int:
 
 def _memory(n_bytes: float) -> str:
     "In a unit in which it is a short number."
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if n_bytes < 1000:
-            break
-        n_bytes /= 1000
-    else:
-        unit = "TB"
-    return f"{n_bytes:.3g} {unit}"
+    units = ("bytes", "KB", "MB", "GB", "TB")
+    power = min((len(str(int(n_bytes))) - 1) // 3, len(units) - 1)
+    return f"{n_bytes / 1000**power:.3g} {units[power]}"
 
 
 def _lengthen(model: nn.Module, max_seq_len: int | None, rope_scaling: str | None) -> None:
