@@ -200,7 +200,7 @@ def _render_templates() -> None:
         resource = None   # type: ignore[assignment]
 
     class Generation(ext.Extension):   # marks what the model has written, for training: nothing here
-        tags = frozenset({"generation"})
+        tags = frozenset({"generation"})   # type: ignore[assignment]   # what is not changed need be no set
 
         def parse(self, parser):
             line = next(parser.stream).lineno
