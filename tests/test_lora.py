@@ -385,7 +385,7 @@ def test_writing_is_all_or_nothing(adapter: Path, monkeypatch: pytest.MonkeyPatc
     def full(*args: object, **more: object) -> None:
         raise OSError("no space left")
     monkeypatch.setattr(lora, "write_file", full)   # the second file
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match="no space"):
         save_adapter(adapter.with_name("new"), model)
     assert [path.name for path in adapter.parent.iterdir()] == ["adapter"]
 
