@@ -5,8 +5,16 @@
 Everything here is imported when it is first used: `import geminiq` alone does not load PyTorch.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# PyTorch's threads wait for each other thousands of times in a training step, by default busily: next to a second
+# program, a thread that should compute then stands in the queue behind one that only waits, and a step of 30 ms takes
+# seconds. Threads that sleep at once wake too slowly for the many small products of a mixture of experts. So they
+# look out a thousand times, some microseconds, and then sleep. It is read once, when PyTorch is imported: where that
+# has happened before, it holds for the programs started from here, and for this one nothing can be done.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.1.0"
 

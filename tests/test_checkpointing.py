@@ -84,6 +84,7 @@ def test_a_kill_at_any_instant_of_a_save_leaves_a_loadable_checkpoint(tmp_path: 
     assert len(checkpoints(tmp_path)) in (2, 3)
     last = load_checkpoint(tmp_path)
     save_checkpoint(tmp_path / "step-999999", last.model, last.config, last.tokenizer)
+    keep_latest(tmp_path, 2)
     assert not list(tmp_path.glob(f"*{UNFINISHED}"))   # what the killed ones left is cleared away
 
 

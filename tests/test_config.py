@@ -171,7 +171,7 @@ def valid(text: str) -> bool:
 
 
 def test_the_schema_in_the_package_is_current():
-    assert SCHEMA == config_schema(), "run: geminiq config --schema > geminiq/configs/schema.json"
+    assert SCHEMA == config_schema(), "run: geminiq config schema > geminiq/configs/schema.json"
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..utils.device import UserError
+from ..utils.files import write_file
+from ..utils.terminal import say
 
 # %% ../../nbs/workshop/course.ipynb #course-06
 def lessons_folder() -> Path:
@@ -57,7 +59,7 @@ def _place(content: bytes,          # of the file in this version
         outcome = "same"
     elif mine in (None, before):
         outcome = "new" if mine is None else "updated"
-        _write(path, content)
+        write_file(path, content)
     elif before == new:
         outcome = "yours"
     else:
@@ -70,17 +72,6 @@ def _place(content: bytes,          # of the file in this version
 def _fingerprint(content: bytes) -> str:
     "Equal for equal contents, and for no others."
     return hashlib.sha256(content).hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    "Write a file that is whole or not there, even if this is interrupted."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 # %% ../../nbs/workshop/course.ipynb #course-12
 def copy_course(folder: str | Path,           # of the learner's; made if it is not there
@@ -96,7 +87,7 @@ def copy_course(folder: str | Path,           # of the learner's; made if it is 
         try:
             return [_place((source / name).read_bytes(), folder, name, copied) for name in _lesson_files(source)]
         finally:
-            _write(folder / MANIFEST, json.dumps(copied, indent=1, sort_keys=True).encode())
+            write_file(folder / MANIFEST, json.dumps(copied, indent=1, sort_keys=True))
     except OSError as error:
         raise UserError(f"cannot write the lessons to {folder} ({error.strerror}): name another folder") from None
 
@@ -156,7 +147,7 @@ def open_lab(folder: str | Path,           # with the lessons
     "Become JupyterLab, on the first lesson of a folder."
     command = lab_command(Path(folder), browser)
     if "--no-browser" in command:
-        print("Open one of the addresses below in a browser, from this machine or through a tunnel.", flush=True)
+        say("Open one of the addresses below in a browser, from this machine or through a tunnel.")
     os.execv(sys.executable, [*command, *options])
 
 # %% ../../nbs/workshop/course.ipynb #course-steps

@@ -7,6 +7,7 @@ __all__ = ['Conversation']
 
 # %% ../../nbs/20_chat.ipynb #4dbb73e0
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -18,45 +19,75 @@ from ..utils.device import UserError, make_generator
 
 # %% ../../nbs/20_chat.ipynb #484032d2
 class Conversation:
-    "A text that a person and a model write in turn."
+    "A text that a person and a model write in turn; with a chat template if the tokenizer has one."
 
     def __init__(self,
                  model: Transformer,
                  tokenizer: Tokenizer,
                  sampling: Sampling = Sampling(temperature=0.8, top_p=0.95),
-                 max_tokens: int = 60,                        # the longest reply
+                 max_tokens: int | None = None,   # the longest reply; None: 60, of an answer 512, if they fit
                  generator: torch.Generator | None = None,    # for the draws, on the CPU; None: seed 0
                  ):
-        if not 0 < max_tokens < model.config.max_seq_len:
-            raise UserError(f"max_tokens {max_tokens} must be between 1 and {model.config.max_seq_len - 1}, "
+        longest = model.config.max_seq_len
+        self.has_template = "default" in getattr(tokenizer, "templates", {})
+        if max_tokens is None:
+            max_tokens = min(512 if self.has_template else 60, longest // 2)
+        if not 0 < max_tokens < longest:
+            raise UserError(f"max_tokens {max_tokens} must be between 1 and {longest - 1}, "
                             f"to leave room for what is replied to")
         self.model = model
         self.tokenizer = tokenizer
         self.sampling = sampling
         self.max_tokens = max_tokens
+        self.room = longest - max_tokens   # tokens of the conversation that the model sees
         self.generator = generator or make_generator(0)
         self.reset()
 
     def reset(self) -> None:
         "Forget everything said so far."
         self.ids = list(self.tokenizer.start_ids)
+        self.messages: list[dict[str, str]] = []   # for the template
 
     def visible(self) -> list[int]:
         "The latest tokens, as many as fit into the window with a reply."
-        return self.ids[-(self.model.config.max_seq_len - self.max_tokens):]
+        return self.ids[-self.room:]
 
     def reply(self, message: str) -> Iterator[str]:
         "Add a message and write the reply, piece by piece; what was written stays if you stop listening."
+        if self.has_template:
+            self._ask(message)
+        else:
+            self._add(message)
+        n_before = len(self.ids)
+        steps = stream(self.model, torch.tensor([self.visible()]), self.max_tokens, self.sampling,
+                       self.generator, stop_ids=self.tokenizer.stop_ids)
+        try:
+            yield from self.tokenizer.stream((self._said(int(step)) for step in steps),
+                                             continued=not self.has_template)
+        finally:
+            if self.has_template:
+                answer = self.tokenizer.decode(self.ids[n_before:])
+                self.messages.append({"role": "assistant", "content": answer})
+
+    def _add(self, message: str) -> None:
+        "Go on with the text: the message is a new paragraph."
         if len(self.ids) > len(self.tokenizer.start_ids):
             self.ids += self.tokenizer.encode("\n\n")
         self.ids += self.tokenizer.encode(message)
         if not self.ids:
             raise UserError("nothing to reply to: this tokenizer puts no token before a text, "
                             "so say something")
-        visible = torch.tensor([self.visible()])
-        steps = stream(self.model, visible, self.max_tokens, self.sampling, self.generator,
-                       stop_ids=self.tokenizer.stop_ids)
-        yield from self.tokenizer.stream((self._said(int(step)) for step in steps), continued=True)
+
+    def _ask(self, message: str) -> None:
+        "Write the conversation as the template does, without the oldest turns if it would not fit."
+        tokenizer: Any = self.tokenizer
+        messages = [*self.messages, {"role": "user", "content": message}]
+        while len(ids := tokenizer.apply_chat_template(messages)) > self.room:
+            if len(messages) == 1:
+                raise UserError(f"this message takes {len(ids)} tokens, and there is room for {self.room}: "
+                                f"shorten it, or max_tokens, the longest reply")
+            messages = messages[2:]    # a question and its answer
+        self.ids, self.messages = ids, messages
 
     def _said(self, token: int) -> int:
         "Remember a token of the reply, except the one that ends it."

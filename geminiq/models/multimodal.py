@@ -587,10 +587,12 @@ class SceneDataset(Dataset):
     def collate(self,
                 examples: list[tuple[dict[str, Tensor], Tensor]],  # B of them
                 ) -> tuple[dict[str, Tensor], Tensor]:
-        "Tokens (B, T) and images (B, C, height, width), by name; and targets (B, T), padded at the right."
+        "Tokens (B, T), images (B, C, height, width) and mask, by name; and targets (B, T), padded at the right."
         tokens, targets = collate([(inputs["tokens"], targets) for inputs, targets in examples])
         images = torch.stack([inputs["images"] for inputs, _ in examples])
-        return {"tokens": tokens, "images": images}, targets
+        lengths = torch.tensor([len(own) for _, own in examples])
+        real = torch.arange(tokens.shape[1]) < lengths[:, None]      # padding is nobody's word
+        return {"tokens": tokens, "images": images, "attention_mask": real}, targets
 
     def fingerprint(self) -> str:
         "Changes when the texts or the scenes do."
