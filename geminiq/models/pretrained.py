@@ -38,7 +38,7 @@ _Size = Annotated[int, Field(gt=0, le=10**15)]
 _Natural = Annotated[int, Field(ge=0, le=10**15)]
 _Number = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Pair = Annotated[list[_Size], Field(min_length=2, max_length=2)]
-_KINDS = {key: checker for kind, keys in [   # what may stand in a config.json
+_TABLE: list[tuple[Any, str]] = [   # what may stand in a config.json
     (_Size, "vocab_size n_positions n_embd n_layer n_head max_position_embeddings hidden_size num_hidden_layers "
             "num_attention_heads intermediate_size num_local_experts num_experts num_experts_per_tok "
             "moe_intermediate_size decoder_sparse_step num_channels query_pre_attn_scalar _sliding_window_pattern"),
@@ -61,7 +61,7 @@ _KINDS = {key: checker for kind, keys in [   # what may stand in a config.json
     (dict[str, Any], "text_config vision_config"),
     (dict[str, Any] | None, "rope_parameters rope_scaling quantization_config"),
     (Annotated[dict[str, Any], Field(min_length=1)] | None, "id2label")]
-    for checker in [TypeAdapter[Any](kind)] for key in keys.split()}
+_KINDS = {key: checker for kind, keys in _TABLE for checker in [TypeAdapter[Any](kind)] for key in keys.split()}
 _ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "silu": "silu",
                 "swish": "silu", "relu": "relu", "quick_gelu": "quick_gelu"}
 
@@ -186,8 +186,7 @@ def _experts(s: HFConfig, num_experts: int) -> dict[str, Any]:
     "Experts, of which training asks equal loads only if it did so where they come from."
     balanced = s.get("output_router_logits")
     return {"use_moe": True, "num_experts": num_experts, "top_k": s["num_experts_per_tok"],
-            "router_aux_loss_coef": s["router_aux_loss_coef"] if balanced else 0.0,
-            "router_aux_loss_scope": "model", "router_z_loss_coef": 0.0}
+            "router_aux_loss_coef": s["router_aux_loss_coef"] if balanced else 0.0, "router_z_loss_coef": 0.0}
 
 # %% ../../nbs/28_pretrained.ipynb #099cda50
 def _kinds(s: HFConfig,
@@ -794,13 +793,9 @@ def _least_numbers(s: dict[str, Any]) -> int:
 
 def _memory(n_bytes: float) -> str:
     "In a unit in which it is a short number."
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if n_bytes < 1000:
-            break
-        n_bytes /= 1000
-    else:
-        unit = "TB"
-    return f"{n_bytes:.3g} {unit}"
+    units = ("bytes", "KB", "MB", "GB", "TB")
+    power = min((len(str(int(n_bytes))) - 1) // 3, len(units) - 1)
+    return f"{n_bytes / 1000**power:.3g} {units[power]}"
 
 
 def _lengthen(model: nn.Module, max_seq_len: int | None, rope_scaling: str | None) -> None:
@@ -834,8 +829,8 @@ _ONLY_WITH = {   # unless this is chosen
     "sliding_window": {"sliding_window"}, "sparse": {"sparse_pattern", "block_size"},
     "rope": {"rope_base", "rope_interleaved", "rope_scaling"},
     True: {"num_experts", "top_k", "num_shared_experts", "norm_topk_prob"}}
-_ONLY_IN_TRAINING = {"dropout", "router_aux_loss_coef", "router_aux_loss_scope", "router_z_loss_coef",
-                     "capacity_factor", "router_noise", "bias", "layers"}
+_ONLY_IN_TRAINING = {"dropout", "router_aux_loss_coef", "router_z_loss_coef", "capacity_factor", "router_noise",
+                     "bias", "layers"}
 _DEFAULT_ACTIVATION = {"standard": "relu", "geglu": "gelu", "swiglu": "silu"}
 
 
@@ -845,7 +840,7 @@ def _effective_keys(config: ModelConfig) -> list[dict[str, Any]]:
     for layer in map(config.layer, range(config.n_layers)):
         chosen = {layer.attention_type, layer.pos_encoding, layer.use_moe}
         idle = _ONLY_IN_TRAINING.union(*(keys for choice, keys in _ONLY_WITH.items() if choice not in chosen))
-        kept = {key: value for key, value in layer if key not in idle}
+        kept = {key: value for key, value in layer.model_dump().items() if key not in idle}
         kept["activation"] = kept["activation"] or _DEFAULT_ACTIVATION.get(kept["ffn_type"])
         kept["attention_scale"] = kept["attention_scale"] or kept["head_dim"] ** -0.5
         if layer.attention_type == "standard":
@@ -904,15 +899,8 @@ def _mistral_to_hf(c: ModelConfig) -> dict[str, Any]:
 
 def _mixtral_to_hf(c: ModelConfig) -> dict[str, Any]:
     "The same with experts."
-    return _mistral_to_hf(c) | _experts_to_hf(c) | {
-        "model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "num_local_experts": c.num_experts}
-
-
-def _experts_to_hf(c: ModelConfig) -> dict[str, Any]:
-    "How experts are chosen, and whether training asks equal loads; here it must ask as it is asked there."
-    balanced = c.router_aux_loss_scope == "model" and c.router_aux_loss_coef > 0
-    return {"num_experts_per_tok": c.top_k, "output_router_logits": balanced,
-            "router_aux_loss_coef": c.router_aux_loss_coef if balanced else 0.0}
+    return _mistral_to_hf(c) | {"model_type": "mixtral", "architectures": ["MixtralForCausalLM"],
+                                "num_local_experts": c.num_experts, "num_experts_per_tok": c.top_k}
 
 # %% ../../nbs/28_pretrained.ipynb #to-hf-layers
 def _kinds_to_hf(c: ModelConfig) -> dict[str, Any]:
@@ -944,9 +932,9 @@ def _qwen3_moe_to_hf(c: ModelConfig) -> dict[str, Any]:
     layers = [c.layer(i) for i in range(c.n_layers)]
     plain = [i for i, layer in enumerate(layers) if not layer.use_moe]
     sparse = next((layer for layer in layers if layer.use_moe), c)
-    return _qwen3_to_hf(c) | _experts_to_hf(sparse) | {
+    return _qwen3_to_hf(c) | {
         "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "mlp_only_layers": plain,
-        "decoder_sparse_step": 1, "num_experts": sparse.num_experts,
+        "decoder_sparse_step": 1, "num_experts": sparse.num_experts, "num_experts_per_tok": sparse.top_k,
         "norm_topk_prob": sparse.top_k > 1 if sparse.norm_topk_prob is None else sparse.norm_topk_prob,
         "moe_intermediate_size": sparse.d_ff, "intermediate_size": layers[plain[0]].d_ff if plain else sparse.d_ff}
 
