@@ -118,7 +118,8 @@ def test_a_model_compiles_in_one_piece(parts: dict) -> None:
     assert torch.equal(compiled.eval()(TOKENS, PADDED), model.eval()(TOKENS, PADDED))
 
 
-@pytest.mark.parametrize("parts", [{"attention_type": "sparse"}, {"attention_type": "flash"}, {"use_moe": True, "num_experts": 2}], ids=str)
+@pytest.mark.parametrize("parts", [
+    {"attention_type": "sparse"}, {"attention_type": "flash"}, {"use_moe": True, "num_experts": 2}], ids=str)
 @torch.no_grad()
 def test_what_asks_python_compiles_around_it(parts: dict) -> None:
     torch.compiler.reset()

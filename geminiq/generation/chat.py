@@ -15,7 +15,7 @@ from ..data.tokenizer import Tokenizer
 from .generate import stream
 from .sampling import Sampling
 from ..models.transformer import Transformer
-from ..utils.device import UserError, make_generator
+from ..utils.device import UserError
 
 # %% ../../nbs/20_chat.ipynb #484032d2
 class Conversation:
@@ -26,7 +26,7 @@ class Conversation:
                  tokenizer: Tokenizer,
                  sampling: Sampling = Sampling(temperature=0.8, top_p=0.95),
                  max_tokens: int | None = None,   # the longest reply; None: 60, of an answer 512, if they fit
-                 generator: torch.Generator | None = None,    # for the draws, on the CPU; None: seed 0
+                 generator: torch.Generator | None = None,    # for the draws, on the CPU; None: seeded by the text
                  ):
         longest = model.config.max_seq_len
         self.has_template = "default" in getattr(tokenizer, "templates", {})
@@ -40,7 +40,7 @@ class Conversation:
         self.sampling = sampling
         self.max_tokens = max_tokens
         self.room = longest - max_tokens   # tokens of the conversation that the model sees
-        self.generator = generator or make_generator(0)
+        self.generator = generator
         self.reset()
 
     def reset(self) -> None:
