@@ -79,7 +79,7 @@ def measure(size: int) -> int:
         watch.start()
         data = timed("prepared", size, lambda: prepare_data(settings, VOCAB_SIZE, 0, run))
         timed("found again", size, lambda: prepare_data(settings, VOCAB_SIZE, 0, run, data.tokenizer))
-        batches = train_loader(data.train, 32, seed=0, start=10**6)
+        batches = train_loader(data.train, 32, seed=0, start=32 * 10**6)
         timed("2000 batches of 32 windows read", 2000 * 32 * 256 * 2, lambda: deque(islice(batches, 2000), maxlen=0))
         files = [part.tokens for part in (data.train, data.val)]
         tokens = sum(map(len, files))
@@ -87,7 +87,7 @@ def measure(size: int) -> int:
               f"{sum(file.path.stat().st_size for file in files) / 1e6:,.0f} MB of files")
     start = time.perf_counter()
     ShuffledBatchSampler(10**9, 32, seed=0).batch(10**9)
-    print(f"batch number 10⁹ of 10⁹ windows: {(time.perf_counter() - start) * 1e3:.1f} ms")
+    print(f"the batch at place 10⁹ of 10⁹ windows: {(time.perf_counter() - start) * 1e3:.1f} ms")
     print(f"at the highest: this process {resident():.0f} MB, {watch.most} processes beside it {watch.beside:.0f} MB, "
           f"at one moment together {watch.together:.0f} MB; the limit is {LIMIT} MB")
     return int(max(resident(), watch.together) > LIMIT)

@@ -12,7 +12,8 @@ import nbformat
 ROOT = Path(__file__).parents[1]
 TESTS = ("test_pretrained.py", "test_pretrained_images.py")
 PAGES = ("index", "28_pretrained")   # each has a cell with the id families
-FAMILIES = {"GPT2": "GPT-2", "Llama": "LLaMA 1, 2, 3", "Mistral": "Mistral", "Mixtral": "Mixtral", "Qwen3": "Qwen 3",
+FAMILIES = {"GPT2": "GPT-2", "Llama": "LLaMA 1, 2, 3", "Mistral": "Mistral", "Mixtral": "Mixtral",
+            "Qwen2": "Qwen 2, 2.5", "Qwen3": "Qwen 3",
             "Qwen3Moe": "Qwen 3 MoE", "Gemma2": "Gemma 2", "Gemma3": "Gemma 3 (text)", "ViT": "ViT", "LLaVA": "LLaVA"}
 COMPARED = {"test_logits": "predictions", "test_float32": "in float32", "test_cached_steps": "with a cache",
             "test_gradients": "gradients", "test_eight_training_steps": "training", "test_greedy_and_beam_texts": "texts"}

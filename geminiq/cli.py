@@ -252,13 +252,12 @@ def _make_trainer(config: str | None, changes: Sequence[str], given: dict[str, A
                   ) -> "Trainer":
     "A new trainer, or one that goes on with the run in a folder."
     from geminiq.training.trainer import make_trainer, resume_trainer
-    from geminiq.utils.checkpointing import latest_checkpoint
     from geminiq.utils.config import load_config
-    if resume:
-        name = latest_checkpoint(output) / "config.yaml" if config is None else config
-        return resume_trainer(output, load_config(name, changes, given))
+    if resume and config is None:
+        return resume_trainer(output, changes=changes, given=given)
     settings = load_config("tiny" if config is None else config, changes, given)
-    _check_output(output)
+    if resume:
+        return resume_trainer(output, settings)
     _check_memory(settings)
     return make_trainer(settings, output)
 
@@ -266,22 +265,20 @@ def _make_trainer(config: str | None, changes: Sequence[str], given: dict[str, A
 def _run_training(trainer: "Trainer", output: Path) -> None:
     "Train, with a summary before and after; on Ctrl-C say how to go on."
     from geminiq.utils.checkpointing import checkpoints
-    again = _command_line("train", "--resume", "--output", output)
-    if trainer.step >= trainer.settings.max_steps:
-        say(f"nothing to do: the run in {output} has done {trainer.step} of {trainer.settings.max_steps} steps; "
-            f"for more of them: {again} --max_steps {2 * trainer.step}")
-        return
     say(f"{_size(trainer.model)} on {trainer.device}, products in "
         f"{str(trainer.dtype).removeprefix('torch.')}; {len(trainer.train_data.tokens):,} tokens "
         f"to learn from, {len(trainer.val_data.tokens):,} held out; "
         f"steps {trainer.step} to {trainer.settings.max_steps}")
-    for notice in _notices(trainer):
+    for notice in trainer.notices:
         say(f"note: {notice}")
+    if trainer.step >= trainer.settings.max_steps:
+        return
     try:
         trainer.train()
     except KeyboardInterrupt:
         if trainer.is_main and (saved := checkpoints(output)):
             step = int(saved[-1].name.removeprefix("step-"))
+            again = _command_line("train", "--resume", "--output", output)
             say(f"stopped and saved at step {step}; go on with: {again}", error=True)
         raise
     if trainer.is_main:
@@ -335,19 +332,6 @@ def _one_voice() -> Iterator[None]:
     destroy_process_group()
 
 # %% ../nbs/workshop/cli.ipynb #cli-train-checks
-def _check_output(output: Path) -> None:
-    "Refuse a folder that no new run can be written into, while that costs nothing."
-    from geminiq.utils.checkpointing import checkpoints
-    from geminiq.utils.device import UserError
-    if found := checkpoints(output):
-        raise UserError(f"{output} holds a run up to {found[-1].name} already: resume it, or choose another folder")
-    there = next(path for path in (output, *output.absolute().parents) if os.path.lexists(path))
-    if not there.is_dir():
-        raise UserError(f"{there} is a file: choose another folder for the run")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"nothing can be written into {there}: choose another folder for the run")
-
-
 def _check_memory(settings: "Config") -> None:
     "Refuse a model that this machine cannot hold, before the system ends us without a word."
     from geminiq.utils.device import UserError, get_device
@@ -369,21 +353,6 @@ def _memory() -> int | None:   # bytes; None: the system does not say
     limit = Path("/sys/fs/cgroup/memory.max")       # of a container
     allowed = limit.read_text().strip() if limit.is_file() else ""
     return min(there, int(allowed)) if allowed.isdecimal() else there
-
-
-def _notices(trainer: "Trainer") -> Iterator[str]:
-    "What is allowed, and hardly meant."
-    settings = trainer.settings
-    if settings.warmup_steps >= settings.max_steps:
-        yield (f"the warm-up of {settings.warmup_steps} steps is as long as the run of {settings.max_steps} or "
-               f"longer: the learning rate does not get to {settings.learning_rate:g} before the end")
-    passes = settings.max_steps * settings.batch_size * settings.gradient_accumulation / len(trainer.train_data)
-    if passes >= 20:
-        yield (f"the run reads its text {passes:,.0f} times, and will know it by heart: give it more with "
-               f"--train_path, a smaller model or fewer steps")
-    if settings.parallel == "fsdp" and "TORCHELASTIC_RUN_ID" not in os.environ:
-        yield ("parallel fsdp shares a model between processes, and this is only one: start several with "
-               "torchrun --nproc-per-node 2 -m geminiq train")
 
 # %% ../nbs/workshop/cli.ipynb #f1b271dc
 _DRAWING, _SEARCHING, _LONGER = "Drawing", "Searching", "Longer than trained"
@@ -684,6 +653,8 @@ def _show_environment() -> None:
 def _begin(config: str, output: Path) -> "tuple[Trainer, Tokenizer]":
     "The trainer and the tokenizer of a run; a new run shows what its model writes untrained."
     from geminiq.data.dataloader import prepare_data
+    from geminiq.training.callbacks import claim_folder
+    from geminiq.training.distributed import SingleDevice
     from geminiq.training.trainer import make_trainer, resume_trainer
     from geminiq.utils.checkpointing import checkpoints, load_checkpoint
     from geminiq.utils.config import load_config
@@ -698,7 +669,7 @@ def _begin(config: str, output: Path) -> "tuple[Trainer, Tokenizer]":
     if checkpoints(output):
         with working(f"Going on with the run in {output}, on {name}"):
             return resume_trainer(output, settings), load_checkpoint(output).tokenizer
-    _check_output(output)
+    claim_folder(output, SingleDevice()).close()
     _check_memory(settings)
     with working(f"Reading {name}, learning {settings.model.vocab_size:,} pieces of words, and cutting it into them"):
         data = prepare_data(settings.data, settings.model.vocab_size, settings.training.seed, output)

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))   # for the report o
 pytest.register_assert_rewrite("helpers")
 
 SLOW_FIXTURES = {"browser", "installed", "site"}
-FAMILIES = ("gpt2", "llama", "mistral", "mixtral", "qwen3", "qwen3_moe", "gemma2", "gemma3")
+FAMILIES = ("gpt2", "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma2", "gemma3")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,6 +1,7 @@
 """From text to files of tokens and shuffled batches: the same tokens whatever the way, little memory, no half files."""
 
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -216,16 +217,31 @@ def test_numbers_do_not_stay_where_they_were_nor_beside_each_other():
 
 
 def test_a_place_far_ahead_costs_no_more_than_the_first():
-    "A billion windows, and the millionth batch: no list, no permutation, no reading up to there."
-    sampler = ShuffledBatchSampler(10**9, 16, seed=3, start=10**9)
-    assert list(islice(sampler, 2)) == [sampler.batch(10**9), sampler.batch(10**9 + 1)]
+    "A billion windows, and a place in the thousandth epoch: no list, no permutation, no reading up to there."
+    sampler = ShuffledBatchSampler(10**9, 16, seed=3, start=10**12)
+    assert list(islice(sampler, 2)) == [sampler.batch(10**12), sampler.batch(10**12 + 16)]
     assert all(0 <= i < 10**9 for i in sampler.batch(10**12))
+
+
+def test_whoever_goes_on_with_other_batches_goes_on_exactly_there():
+    "Each window once in each epoch, whatever the sizes of the batches, and across the ends of epochs."
+    for n in (5, 7, 12):
+        whole = [window for batch in islice(ShuffledBatchSampler(n, 1, seed=4), 4 * n) for window in batch]
+        for epoch in range(4):
+            assert sorted(whole[epoch * n:][:n]) == list(range(n))
+        choose, read = random.Random(n), []
+        while len(read) < 3 * n:
+            size, batches = choose.randint(1, n), choose.randint(1, 3)
+            for batch in islice(ShuffledBatchSampler(n, size, seed=4, start=len(read)), batches):
+                assert len(batch) == size
+                read += batch
+        assert read[:4 * n] == whole[:len(read)]
 
 
 def test_reading_on_is_never_having_stopped(text: Path, tmp_path: Path):
     data: Data = prepare_data(settings_for(text), 300, 0, tmp_path / "run")
     whole = list(islice(train_loader(data.train, 4, seed=0), 30))
-    for (x, y), (x2, y2) in zip(whole[21:], islice(train_loader(data.train, 4, seed=0, start=21), 9), strict=True):
+    for (x, y), (x2, y2) in zip(whole[21:], islice(train_loader(data.train, 4, seed=0, start=84), 9), strict=True):
         assert torch.equal(x, x2) and torch.equal(y, y2)
 
 

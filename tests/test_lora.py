@@ -6,6 +6,7 @@ casts to float32 in the bases, as in test_pretrained.py; PEFT itself computes in
 
 import json
 import struct
+import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +22,7 @@ from torch.nn import functional as F
 from geminiq.generation.generate import generate
 from geminiq.generation.sampling import Sampling
 from geminiq.models.attention import CrossAttention
+from geminiq.models.pretrained import FAMILIES, load_pretrained
 from geminiq.models.transformer import Transformer
 from geminiq.training import lora
 from geminiq.training.lora import add_lora, load_adapter, lora_layers, lora_parameters, merge_lora, save_adapter
@@ -279,7 +282,7 @@ DAMAGES = {
     "weights are": lambda a: edit(a, lambda t: t.update({FIRST: torch.ones(2, 16, dtype=torch.int32)})),
     "holds no changes": lambda a: (edit(a, dict.clear), configure(a, target_modules="x")),
     "safetensors": lambda a: (a / "adapter_model.safetensors").write_bytes(struct.pack("<Q", 10**9)),
-    "No such file": lambda a: (a / "adapter_model.safetensors").unlink(),
+    "has neither adapter_model.safetensors nor": lambda a: (a / "adapter_model.safetensors").unlink(),
     "is damaged": lambda a: (a / "adapter_config.json").write_text("{"),
     "peft_type None": lambda a: (a / "adapter_config.json").write_text("{}"),
     "rank 'x'": lambda a: configure(a, r="x"), "rank True": lambda a: configure(a, r=True),
@@ -305,6 +308,41 @@ def test_damaged_files(message: str, adapter: Path) -> None:
         load_adapter(adapter, model)
     assert "\n" not in str(caught.value)
     assert not lora_layers(model) and all(p.requires_grad for p in model.parameters())
+
+
+PATTERNS = {"q_proj": True, r"model\.layers\.\d+\.self_attn\.q_proj": True, r".*\.(0|1)\..*q_proj": True,
+            "^model.layers.[0-9].*proj": True,
+            r"layers\.1\.self_attn\.(?:q|v)_proj": True, "(.*)*(.*)*(.*)*x": False, "(a|a)" * 30: False, ".*.*.*.*x": False,
+            "(a+)+b": False, r"(.)\1": False, "(?=a)": False, "x" * 10**5: True, "(" * 10**5: False, "a{9}{9}": False,
+            "(((a)))": False}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern[:20])
+def test_expressions_end_soon(pattern: str, adapter: Path) -> None:
+    "Those that PEFT's users write are matched as PEFT matches them; those that could go on for ever are refused."
+    configure(adapter, alpha_pattern={pattern: 9})
+    model, start = tiny_model(), time.process_time()
+    if PATTERNS[pattern]:
+        load_adapter(adapter, model)
+        for name, layer in lora_layers(model).items():
+            their = FAMILIES["llama"].published_name(name)
+            assert layer.alpha == (9 if get_pattern_key([pattern], their) == pattern else 4)
+    else:
+        with pytest.raises(UserError, match=r"alpha_pattern (has expressions that could|is not a table of simple)"):
+            load_adapter(adapter, model)
+    assert time.process_time() - start < 2
+
+
+def test_an_adapter_as_peft_wrote_it_before(adapter: Path) -> None:
+    "A pickle of tensors."
+    expected, model = tiny_model(), tiny_model()
+    load_adapter(adapter, expected)
+    torch.save(load_file(adapter / "adapter_model.safetensors"), adapter / "adapter_model.bin")
+    (adapter / "adapter_model.safetensors").unlink()
+    load_adapter(adapter, model)
+    assert all(map(torch.equal, model.parameters(), expected.parameters()))
+    with pytest.raises(UserError, match="is an adapter for a model, not a model"):
+        load_pretrained(adapter)
 
 
 def test_the_undamaged_is_read(adapter: Path) -> None:
@@ -346,8 +384,8 @@ def test_writing_is_all_or_nothing(adapter: Path, monkeypatch: pytest.MonkeyPatc
     load_adapter(adapter, model)
     def full(*args: object, **more: object) -> None:
         raise OSError("no space left")
-    monkeypatch.setattr(Path, "write_text", full)   # the second file
-    with pytest.raises(OSError, match="no space"):
+    monkeypatch.setattr(lora, "write_file", full)   # the second file
+    with pytest.raises(UserError, match="no space"):
         save_adapter(adapter.with_name("new"), model)
     assert [path.name for path in adapter.parent.iterdir()] == ["adapter"]
 

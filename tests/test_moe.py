@@ -6,6 +6,7 @@ fixture `exact` makes them float64: formulas are compared, not rounding.
 
 import copy
 from math import ceil, inf
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,10 +18,12 @@ from transformers import MixtralConfig, Qwen3MoeConfig
 from transformers.models.mixtral import modeling_mixtral
 from transformers.models.qwen3_moe import modeling_qwen3_moe
 
+from geminiq.data.dataset import IGNORE_INDEX
 from geminiq.models.feedforward import FEED_FORWARDS
 from geminiq.models.moe import (
     Expert,
     MoELayer,
+    MoEObjective,
     Router,
     SparseMoE,
     dispatch,
@@ -29,7 +32,9 @@ from geminiq.models.moe import (
     router_z_loss,
     routing_loss,
 )
+from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import UserError, make_generator
+from helpers import SHAPE, Case, gradients_of, published, reference, texts, tiny_model
 
 CLOSE = {"atol": 1e-12, "rtol": 1e-12}
 MODEL = 6   # D, where it is not drawn
@@ -362,3 +367,110 @@ def test_losses_by_definition(n: int, num_experts: int, seed: int, data: st.Data
     assert router_z_loss(logits, mask).item() == pytest.approx(squares / number, abs=1e-12)
     if n:
         assert load_balancing_loss(torch.zeros_like(logits), experts).item() == pytest.approx(top_k)
+
+
+# In a model
+
+EXPERTS = {"use_moe": True, "num_experts": 4, "router_aux_loss_coef": 0.5, "router_z_loss_coef": 0.1}   # so large that they count
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("more", [{}, {"capacity_factor": 0.6}, {"layers": ({}, {"use_moe": False})},
+                                  {"norm_placement": "post"}, {"attention_type": "sliding_window", "top_k": 1}], ids=str)
+def test_padding_is_nothing_to_experts(more: dict, side: str) -> None:
+    "One text, alone or beside another text's padding: what training makes of it, its losses and its loads are the same."
+    model, length = tiny_model(**EXPERTS, **more), 9
+    text = torch.randint(31, (1, length), generator=make_generator(0))
+    wide = torch.zeros(1, length + 8, dtype=torch.long)
+    mask = torch.zeros_like(wide, dtype=torch.bool)
+    place = slice(8, None) if side == "left" else slice(length)
+    wide[:, place], mask[:, place] = text, True
+    with record_routing(model) as alone:
+        expected = model(text)
+    with record_routing(model) as padded:
+        found = model(wide, mask)
+    assert_close(found[:, place], expected, **CLOSE)
+    assert_close(routing_loss(padded), routing_loss(alone), **CLOSE)
+    assert [r.selected_experts.tolist() for r in padded] == [r.selected_experts.tolist() for r in alone]
+
+
+def losses_of(model: nn.Module, parts: list[tuple[dict, Tensor]], n_targets: int) -> Tensor:
+    "The gradient that a step with these parts makes, of all weights one behind the other."
+    objective = MoEObjective(model)
+    objective.begin_step(parts, n_targets, lambda numbers: numbers)
+    loss = sum(objective(*part) for part in parts) / n_targets
+    objective.end_step()
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)])
+
+
+@pytest.mark.parametrize("coefficients", [{}, {"router_aux_loss_coef": 0.0}, {"router_z_loss_coef": 0.0}], ids=str)
+@pytest.mark.parametrize("scope", ["layer", "model"])
+def test_parts_with_padding_add_up_to_the_whole(scope: str, coefficients: dict) -> None:
+    "However a batch is cut, real tokens count once, and padding never does."
+    model = tiny_model(**{**EXPERTS, **coefficients}, router_aux_loss_scope=scope, n_layers=3)
+    tokens = torch.randint(31, (5, 12), generator=make_generator(0))
+    mask = torch.arange(12) < torch.tensor([12, 3, 12, 7, 5])[:, None]
+    targets = tokens.roll(-1, 1).masked_fill(~mask, IGNORE_INDEX)
+    n_targets = int((targets != IGNORE_INDEX).sum())
+
+    def part(rows: slice, width: int = 12) -> tuple[dict, Tensor]:
+        return {"tokens": tokens[rows, :width], "attention_mask": mask[rows, :width]}, targets[rows, :width]
+
+    whole = losses_of(model, [part(slice(0, 5))], n_targets)
+    assert_close(losses_of(model, [part(slice(0, 1)), part(slice(1, 3)), part(slice(3, 5), 7)], n_targets), whole, **CLOSE)
+    with record_routing(model) as recorded:
+        logits = model(tokens, mask)
+    loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX)
+    loss = loss + routing_loss(recorded, model.config.router_aux_loss_coef, model.config.router_z_loss_coef, scope)
+    assert all(len(r.router_logits) == mask.sum() for r in recorded)
+    true = torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)
+    assert_close(whole, torch.cat([g.flatten() for g in true]), **CLOSE)
+
+
+def test_the_share_that_finds_no_place_counts_real_tokens() -> None:
+    model = tiny_model(**EXPERTS, capacity_factor=0.5)
+    tokens, mask = torch.randint(31, (2, 12), generator=make_generator(0)), torch.arange(12) < torch.tensor([[12], [4]])
+    objective, parts = MoEObjective(model), [({"tokens": tokens, "attention_mask": mask}, tokens)]
+    objective.begin_step(parts, 24, lambda numbers: numbers)
+    objective(*parts[0])
+    places = ceil(0.5 * 2 * 16 / 4) * 4 * 2     # of two layers with four experts
+    assert objective.end_step()["dropped"] >= 1 - places / (2 * 2 * 16)
+
+
+def test_layers_of_different_sizes_are_not_one_crowd() -> None:
+    with pytest.raises(ValueError, match=r"router_aux_loss_scope model .* layers of \[2, 4\] num_experts"):
+        ModelConfig(**EXPERTS, router_aux_loss_scope="model", layers=({"num_experts": 2}, {}))
+    ModelConfig(**EXPERTS, router_aux_loss_scope="model", layers=({"num_experts": 2, "use_moe": False}, {}))
+
+
+SPARSE = {"output_router_logits": True, "router_aux_loss_coef": 0.3, "num_experts_per_tok": 2}
+WITH_EXPERTS = [Case("Mixtral", "balanced", {**SHAPE, **SPARSE, "num_local_experts": 4}),
+                Case("Qwen3Moe", "balanced", {**SHAPE, **SPARSE, "num_experts": 4, "moe_intermediate_size": 8, "head_dim": 4})]
+
+
+@pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("case", WITH_EXPERTS, ids=str)
+def test_a_loaded_model_is_balanced_as_in_transformers(case: Case, padded: bool, tmp_path: Path) -> None:
+    "The gradients of every weight, of routers above all, in a model of three layers."
+    pair = published(reference(case), tmp_path / "model")
+    tokens, mask = texts()
+    mask = mask if padded else torch.ones_like(mask)
+    asked = mask & mask.roll(1, 1).index_fill(1, torch.tensor([0]), False)   # of padding, no prediction is asked
+    labels = tokens.masked_fill(~asked, -100)
+    answer = pair.theirs(tokens, attention_mask=mask, labels=labels)
+    answer.loss.backward()
+    theirs = gradients_of(pair.theirs, tmp_path / "gradients")
+
+    targets = torch.cat([labels[:, 1:], torch.full((len(labels), 1), IGNORE_INDEX)], dim=1)
+    n_targets = int((targets != IGNORE_INDEX).sum())
+    with record_routing(pair.ours) as recorded:
+        pair.ours(tokens, mask)
+    config = pair.ours.config
+    added = routing_loss(recorded, config.router_aux_loss_coef, config.router_z_loss_coef, config.router_aux_loss_scope)
+    assert_close(added, 0.3 * answer.aux_loss, **CLOSE)
+    objective = MoEObjective(pair.ours.train())
+    (objective({"tokens": tokens, "attention_mask": mask}, targets) / n_targets).backward()
+    for name, parameter in pair.ours.named_parameters():
+        assert_close(parameter.grad, theirs[name], atol=1e-11, rtol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
+    assert config.router_aux_loss_scope == "model" and recorded[0].router_logits.shape[1] == 4

@@ -11,6 +11,7 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.gptj.modeling_gptj import apply_rotary_pos_emb
 
 from geminiq.models.embeddings import (
+    POSITIONS,
     ALiBi,
     LinearScaling,
     Llama3Scaling,
@@ -22,6 +23,7 @@ from geminiq.models.embeddings import (
     apply_rotary_emb,
     position_ids,
 )
+from geminiq.models.attention import attention_weights
 from geminiq.models.transformer_block import build_layer_positions
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import UserError, make_generator
@@ -121,3 +123,22 @@ def test_layers_that_tell_positions_alike_share_one_encoding():
     parts = build_layer_positions(own, config)
     assert parts[0] is parts[2] is own and parts[1] is parts[3]
     assert_close(parts[1].inv_freq(torch.float64), RotaryEmbedding(own.head_dim, 100.0).inv_freq(torch.float64), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("kind", POSITIONS)
+def test_called_it_does_what_it_does_in_a_model(kind: str):
+    "Embeddings get what is added, queries and keys are turned, scores get the price of distance."
+    config = ModelConfig(d_model=8, n_heads=2, max_seq_len=9, pos_encoding=kind)
+    part, at = POSITIONS.build(kind, config), torch.tensor([[3, 4, 5], [0, 0, 1]])
+    x = torch.randn(2, 3, 8, generator=make_generator(0))
+    heads = torch.randn(2, 2, 3, 4, generator=make_generator(1))
+    if (rotation := part.rotation(at, x.dtype)) is not None:
+        assert torch.equal(part(heads, at), apply_rotary_emb(heads, rotation))
+        assert torch.equal(part(heads), part(heads, torch.arange(3)[None]))
+    elif (slopes := part.slopes()) is not None:
+        scores, bias = heads @ heads.transpose(-2, -1) / 2, alibi_bias(slopes, at, at, x.dtype)
+        assert_close(part(scores, at).softmax(-1), attention_weights(heads, heads, bias=bias))
+        assert torch.equal(part(scores[:, :, 2:], at), part(scores, at)[:, :, 2:])     # the queries are the last
+    else:
+        assert torch.equal(part(x, at), part.embed(x, at))
+        assert torch.equal(part(x), part.embed(x, torch.arange(3)[None]))

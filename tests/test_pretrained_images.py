@@ -166,6 +166,23 @@ def test_padding_on_the_right(pair: Pair) -> None:
 
 @torch.no_grad()
 @only_llava
+def test_image_tokens_as_a_processor_writes_them(pair: Pair) -> None:
+    "One for each vector of an image, not one for each image."
+    (tokens, mask), shown = left_pad(ROWS), images(3)
+    told = asked(pair, tokens, mask, shown)
+    row, seen_mask = told["input_ids"], told["attention_mask"].bool()
+    assert (row == IMAGE).sum() == 3 * pair.ours.get_image_features(shown[:1]).shape[1] > 3
+    theirs = pair.theirs(**told, position_ids=(told["attention_mask"].cumsum(-1) - 1).clamp(min=0)).logits
+    assert relative(pair.ours(row, shown, seen_mask)[seen_mask], theirs[seen_mask]) < 1e-9
+    written = [generate_from_images(pair.ours, *prompt, sampling=Sampling(temperature=0))
+               for prompt in ((tokens, shown, 8, mask), (row, shown, 8, seen_mask))]
+    assert torch.equal(*written)
+    with pytest.raises(UserError, match="give one for each, or "):
+        pair.ours(row[:, 1:].masked_fill(row[:, 1:] != IMAGE, 1)[:, -3:], shown, None)
+
+
+@torch.no_grad()
+@only_llava
 def test_greedy_and_beam_texts(pair: Pair) -> None:
     (tokens, mask), shown = left_pad(ROWS), images(3)
     told = asked(pair, tokens, mask, shown)
@@ -219,11 +236,11 @@ def test_llava_as_it_was_published(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"vision_feature_select_strategy": "middle"}, "vision_feature_select_strategy 'middle'"),
-    ({"vision_feature_layer": [-2, -1]}, r"vision_feature_layer \[-2, -1\]"),
-    ({"projector_hidden_act": "relu"}, "projector_hidden_act 'relu'"),
-    ({"text_config": {"model_type": "mamba"}}, "a LLaVA with a 'mamba' inside"),
-    ({"vision_config": {"model_type": "siglip"}}, "model_type 'siglip' is not supported, only 'clip_vision_model'"),
+    ({"vision_feature_select_strategy": "middle"}, 'vision_feature_select_strategy is "middle"'),
+    ({"vision_feature_layer": [-2, -1]}, r"vision_feature_layer is \[-2, -1\]"),
+    ({"projector_hidden_act": "relu"}, 'projector_hidden_act is "relu"'),
+    ({"text_config": {"model_type": "mamba"}}, 'text_config: model_type is "mamba": only llama and mistral are supported'),
+    ({"vision_config": {"model_type": "siglip"}}, 'vision_config: model_type is "siglip": only "clip_vision_model" is supported'),
 ])
 def test_what_we_cannot_build_is_refused(settings: dict, message: str, tmp_path: Path) -> None:
     theirs = reference(CASES[4])

@@ -521,7 +521,7 @@ DAMAGE = [
     ({"tokenizer__json": b"{"}, "tokenizer.json is damaged"),
     ({"tokenizer__json": b"[]"}, "should hold an object, not list"),
     ({"tokenizer__json": b"{}"}, "tokenizer.json is damaged"),
-    ({"tokenizer__json": b"\xff\xfe\x00"}, "tokenizer.json is damaged"),
+    ({"tokenizer__json": b"\xff\xfe\x00"}, "tokenizer.json is text in UTF-16"),
     ({"tokenizer_config__json": b"{'a': 1}"}, "tokenizer_config.json is damaged"),
     ({"tokenizer_config__json": b""}, "tokenizer_config.json is damaged"),
     ({"special_tokens_map__json": b"nul"}, "special_tokens_map.json is damaged"),
@@ -537,7 +537,7 @@ DAMAGE = [
     ({"tokenizer_config__json": {"added_tokens_decoder": {"x": 1}}}, "its added tokens cannot be read"),
     ({"tokenizer_config__json": {"added_tokens_decoder": {"1": {"content": 1}}}}, "tokenizer_config.json is damaged: its added"),
     ({"added_tokens__json": {"<x>": "y"}}, "added_tokens.json is damaged"),
-    ({"chat_template__jinja": b"\xff"}, "chat_template.jinja is damaged"),
+    ({"chat_template__jinja": b"\xff"}, "chat_template.jinja is not text in UTF-8"),
 ]
 
 

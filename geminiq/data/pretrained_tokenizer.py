@@ -6,15 +6,20 @@
 __all__ = ['PretrainedTokenizer', 'load_tokenizer', 'save_tokenizer']
 
 # %% ../../nbs/27_pretrained_tokenizer.ipynb #f34376ce
+import atexit
 import codecs
 import importlib
 import json
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from inspect import getsource
 from itertools import takewhile
 from pathlib import Path
+from threading import Lock, Timer
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -22,6 +27,7 @@ import sentencepiece
 
 from .tokenizer import CHAT_TOKENS, BPETokenizer, Tokenizer
 from ..utils.device import UserError
+from ..utils.files import read_json, read_text, write_file
 
 # %% ../../nbs/27_pretrained_tokenizer.ipynb #0cd2c5c4
 @lru_cache(maxsize=1)
@@ -99,14 +105,11 @@ def _import_extra(package: str) -> ModuleType:
         raise UserError(f'this needs the package {package}: pip install "geminiq[hub]"') from None
 
 
-def _read_json(path: Path) -> dict:
+def _read_json(path: Path) -> dict[str, Any]:
     "What a file holds; nothing if there is no such file."
     if not path.is_file():
         return {}
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
+    value = read_json(path)
     if not isinstance(value, dict):
         raise UserError(f"{path} is damaged: it should hold an object, not {type(value).__name__}")
     return value
@@ -183,56 +186,134 @@ class _JsonPieces:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
 # %% ../../nbs/27_pretrained_tokenizer.ipynb #e0ec44b1
-@lru_cache(maxsize=8)
-def _compile_template(source: str) -> Callable[..., str]:
-    "The function that writes a conversation as its template says; what the template must not do is refused."
-    sandbox, nodes, extension = map(_import_extra, ("jinja2.sandbox", "jinja2.nodes", "jinja2.ext"))
+def _render_templates() -> None:
+    "The program of the other Python: answer each template and what it sees, a line of JSON, with its text."
+    import json
+    import signal
+    import sys
+    from datetime import datetime
+    from functools import lru_cache
+    from jinja2 import ext, nodes, sandbox
+    try:
+        import resource
+    except ImportError:   # on Windows: there the clock alone is watched
+        resource = None   # type: ignore[assignment]
 
-    def parse(self: Any, parser: Any) -> Any:
-        line = next(parser.stream).lineno
-        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+    class Generation(ext.Extension):   # marks what the model has written, for training: nothing here
+        tags = frozenset({"generation"})   # type: ignore[assignment]   # what is not changed need be no set
 
-    # Templates mark what the model has written, for training; here the mark changes nothing.
-    tags = frozenset({"generation"})
-    generation = type("Generation", (extension.Extension,), {"tags": tags, "parse": parse})
+        def parse(self, parser):
+            line = next(parser.stream).lineno
+            return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
-    def refuse(message: str) -> NoReturn:
-        raise UserError(f"the chat template refuses this conversation: {message}")
+    class Refusal(Exception):
+        pass
+
+    def refuse(message):
+        raise Refusal(f"refuses this conversation: {message}")
+
+    def to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+    def short_range(left):
+        def count(*bounds):
+            nonlocal left
+            numbers = range(*bounds)
+            left -= len(numbers)
+            if left < 0:
+                raise Refusal("counts too far")
+            return numbers
+        return count
 
     environment = sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[generation, extension.loopcontrols])
-    environment.filters["tojson"] = _to_json
-    environment.globals |= {"raise_exception": refuse,
-                            "strftime_now": lambda format: datetime.now().strftime(format)}
-
-    def write(**seen: Any) -> str:
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols])
+    environment.filters["tojson"] = to_json    # as it is; Jinja's own escapes it for a web page
+    environment.globals |= {"raise_exception": refuse, "strftime_now": lambda format: datetime.now().strftime(format)}
+    compiled = lru_cache(8)(environment.from_string)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)   # Ctrl-C is for the program that asks
+    for line in sys.stdin.buffer:
+        source, seen, seconds, megabytes = json.loads(line)
         try:
-            return environment.from_string(source).render(range=_short_range(1_000_000), **seen)
-        except UserError:
-            raise
+            if resource:
+                used = resource.getrusage(resource.RUSAGE_SELF)
+                resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + seconds, resource.RLIM_INFINITY))
+                resource.setrlimit(resource.RLIMIT_AS, (megabytes * 2**20, resource.RLIM_INFINITY))
+        except (ValueError, OSError):
+            pass              # a system that lets nobody set them
+        try:
+            text = compiled(source).render(range=short_range(1_000_000), **seen)
+            answer = {"text": text} if len(text) < 10_000_000 else {"error": "fails: it writes more than any model reads"}
+        except Refusal as error:
+            answer = {"error": str(error)}
         except Exception as error:   # a foreign program: it may go wrong in any way
-            raise UserError(f"the chat template fails: {error}") from None
-    return write
+            answer = {"error": f"fails: {str(error) or type(error).__name__}"}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+# %% ../../nbs/27_pretrained_tokenizer.ipynb #template-renderer
+class _Renderer:
+    "Writes conversations as templates say, in another Python: what takes too much there ends with it."
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0     # the process that started it
+
+    def __call__(self, source: str, **seen: Any) -> str:
+        "The text; raises `UserError` for whatever the template does wrong."
+        _import_extra("jinja2.sandbox")
+        try:
+            request = json.dumps([source, seen, 3, 1000]).encode() + b"\n"   # seconds of work, megabytes
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UserError(f"a chat template can be given texts, numbers, lists and tables alone: {error}") from None
+        with self._lock:
+            answer = self._ask(request)
+        if not answer:
+            raise UserError("the chat template fails: it takes too long, or too much memory")
+        found = json.loads(answer)
+        if "error" in found:
+            reason = " ".join("".join(c if c.isprintable() else " " for c in found["error"]).split())
+            raise UserError(f"the chat template {reason if len(reason) < 300 else reason[:300] + '…'}")
+        return found["text"]
+
+    def _ask(self, request: bytes) -> bytes:
+        "One line for another; nothing if it ended."
+        process = self._running()
+        assert process.stdin and process.stdout   # they are pipes
+        timer, answer = Timer(20, process.kill), b""
+        timer.start()
+        try:
+            process.stdin.write(request)
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        except BrokenPipeError:
+            pass
+        finally:
+            timer.cancel()
+            if not answer:     # also when the wait was interrupted
+                self._end()
+        return answer
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        "The other Python, started when it is first needed."
+        if self._process is None or self._owner != os.getpid():
+            command = [sys.executable, "-P", "-c", f"{getsource(_render_templates)}\n_render_templates()"]
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                             stderr=subprocess.DEVNULL, env=environment)
+            self._owner = os.getpid()
+            atexit.register(self._end)
+        return self._process
+
+    def _end(self) -> None:
+        "End the other Python, if this process has started one."
+        if self._process is not None and self._owner == os.getpid():
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
 
 
-def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None,
-             separators: tuple[str, str] | None = None, sort_keys: bool = False) -> str:
-    "JSON as it is; Jinja's own filter would escape it for a web page."
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators,
-                      sort_keys=sort_keys)
-
-
-def _short_range(left: int,   # how many numbers a template may count in all
-                 ) -> Callable[..., range]:
-    "Python's `range`, until the numbers are used up."
-    def count(*bounds: int) -> range:
-        nonlocal left
-        numbers = range(*bounds)
-        left -= len(numbers)
-        if left < 0:
-            raise UserError("the chat template counts too far")
-        return numbers
-    return count
+_render = _Renderer()
 
 # %% ../../nbs/27_pretrained_tokenizer.ipynb #62ce7f06
 _MARK = "\ufdd0"   # breaks the control tokens that a message spells
@@ -250,6 +331,7 @@ class PretrainedTokenizer:
                  files: dict[str, bytes] | None = None,  # as published, to be written again
                  ):
         self._vocabulary, self.special_tokens, self.files = vocabulary, special_tokens, files or {}
+        self._given_ids = given_ids
         self.vocab_size, self.templates = vocabulary.size, templates or {}
         def ids_of(name: str) -> list[int]:
             if name not in special_tokens:
@@ -315,6 +397,31 @@ class PretrainedTokenizer:
         except UnicodeDecodeError:
             return "".join(f"<0x{byte:02X}>" for byte in new)
 
+    def save(self,
+             folder: str | Path,   # or one of the files in it
+             ) -> None:
+        "Write the files it was published as, and the ids that the model's configuration named."
+        folder = _folder_of(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self.files.items():
+            write_file(folder / name, content)
+        if self._given_ids != _given_ids(folder):
+            path = folder / "generation_config.json"
+            named = {f"{name}_id": ids for name, ids in self._given_ids.items()}
+            write_file(path, json.dumps(_read_json(path) | named, indent=2))
+
+    @classmethod
+    def load(cls,
+             folder: str | Path,   # or one of the files in it
+             ) -> "PretrainedTokenizer":
+        "Read what `save` has written, or others have published."
+        return _read_folder(_folder_of(folder))
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> NoReturn:
+        "It cannot be learned."
+        raise UserError("a published tokenizer is read, not learned: set data.tokenizer_path to the folder it is in")
+
     def chat_text(self,
                   messages: Sequence[dict],             # each with "role" and "content", at least
                   add_generation_prompt: bool = True,   # ends where the model is to answer
@@ -331,7 +438,7 @@ class PretrainedTokenizer:
                             f"write the prompt yourself and use encode")
         messages = [{key: value for key, value in message.items() if value is not None}
                     for message in messages]
-        return _compile_template(self.templates[name])(**{
+        return _render(self.templates[name], **{
             **self.special_tokens, "tools": None, "documents": None, "messages": messages,
             "add_generation_prompt": add_generation_prompt, **extra})
 
@@ -361,18 +468,29 @@ def load_tokenizer(folder: str | Path,   # as published on the Hugging Face hub
                    ) -> PretrainedTokenizer | BPETokenizer:
     "The tokenizer of a published model; ours, if it is one of `train_tokenizer`."
     folder = Path(folder)
+    alone = (folder / "tokenizer.model").is_file() and not any(
+        (folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+    if alone and _is_ours(ours := BPETokenizer.load(folder / "tokenizer.model")):
+        return ours
+    return _read_folder(folder)
+
+
+def _folder_of(path: str | Path) -> Path:
+    "A folder, given by its name or that of a file in it."
+    return Path(path).parent if Path(path).name in _FILES else Path(path)
+
+
+def _read_folder(folder: Path) -> PretrainedTokenizer:
+    "A tokenizer as others publish it."
     config = _read_json(folder / "tokenizer_config.json")
-    added = _added_tokens(folder, config)
-    start_ids = None
+    added, start_ids = _added_tokens(folder, config), None
     vocabulary: _SentencePieces | _JsonPieces
     if (folder / "tokenizer.json").is_file():
         vocabulary = _JsonPieces(folder / "tokenizer.json")
         start_ids = vocabulary.start_ids
     elif (folder / "tokenizer.model").is_file():
-        ours = BPETokenizer.load(folder / "tokenizer.model")
-        if not config and _is_ours(ours):
-            return ours
-        vocabulary = _SentencePieces(ours.model, added)
+        model = BPETokenizer.load(folder / "tokenizer.model").model
+        vocabulary = _SentencePieces(model, added)
         if config.get("add_bos_token") is False:
             start_ids = []
     else:
@@ -445,10 +563,7 @@ def _templates(folder: Path, config: dict) -> dict[str, str]:
     "The chat templates by name; a file of its own comes before the configuration."
     path = folder / "chat_template.jinja"
     if path.is_file():
-        try:
-            return {"default": path.read_text(encoding="utf-8")}
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} is damaged: {error}") from None
+        return {"default": read_text(path)}
     found = config.get("chat_template") or {}
     try:
         several = [] if isinstance(found, str) else [(entry["name"], entry["template"]) for entry in found]
@@ -476,7 +591,8 @@ def save_tokenizer(tokenizer: Tokenizer,
     "Write a folder that `load_tokenizer`, and the library `transformers`, read to the same tokens."
     folder = Path(folder)
     if isinstance(tokenizer, PretrainedTokenizer):
-        files = tokenizer.files
+        tokenizer.save(folder)
+        files: dict[str, bytes] = {}
     elif not isinstance(tokenizer, BPETokenizer):
         raise UserError(f"a {type(tokenizer).__name__} cannot be written as others read it: "
                         f"only a BPETokenizer and a PretrainedTokenizer can")
@@ -488,10 +604,10 @@ def save_tokenizer(tokenizer: Tokenizer,
                  "tokenizer.json": json.dumps(_as_json(tokenizer), ensure_ascii=False).encode(),
                  "tokenizer_config.json": json.dumps(_as_config(), indent=2).encode()}
     if chat_template is not None:
-        files = files | {"chat_template.jinja": chat_template.encode()}
+        files |= {"chat_template.jinja": chat_template.encode()}
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        (folder / name).write_bytes(content)
+        write_file(folder / name, content)
 
 
 def _as_json(tokenizer: BPETokenizer) -> dict:

@@ -145,19 +145,15 @@ def beam_search(model: Transformer,
                 ) -> list[list[BeamHypothesis]]:             # for each text, the best first
     "The likeliest continuations that a search with n beams finds."
     _check(model, tokens, max_tokens, num_beams, num_return_sequences)
+    _check_search(length_penalty, early_stopping)
     stops = set(stop_ids)
     texts = [_Beams(num_beams, length_penalty, early_stopping, max_tokens) for _ in tokens]
     batch = _Batch(model, tokens, attention_mask, num_beams, use_cache)
-    was_training = model.training
-    model.eval()
-    try:
-        while not all(text.done for text in texts):
-            candidates = _best_candidates(batch.log_probabilities(), texts, len(stops))
-            parents = [text.advance(own, stops) for text, own in zip(texts, candidates, strict=True)]
-            new = [[beam.tokens[-1] if beam.tokens else 0 for beam in text.running] for text in texts]
-            batch.follow(parents, new)
-    finally:
-        model.train(was_training)
+    while not all(text.done for text in texts):
+        candidates = _best_candidates(batch.log_probabilities(), texts, len(stops))
+        parents = [text.advance(own, stops) for text, own in zip(texts, candidates, strict=True)]
+        new = [[beam.tokens[-1] if beam.tokens else 0 for beam in text.running] for text in texts]
+        batch.follow(parents, new)
     return [text.finished[:num_return_sequences] for text in texts]
 
 
@@ -195,6 +191,15 @@ def _check(model: Transformer,
         raise UserError(f"{tokens.shape[1]} prompt tokens and {max_tokens} new ones exceed the max_seq_len "
                         f"{longest}: ask for fewer, "
                         f"or let `lengthen` (on the command line, --max_seq_len) make room")
+
+
+def _check_search(length_penalty: float, early_stopping: object) -> None:
+    "Refuse a search that would compare nothing, or end nowhere."
+    if not abs(length_penalty) <= 50:
+        raise UserError(f"length_penalty {length_penalty}: use 0 for plain sums, 1 for means, "
+                        f"and nothing beyond ±50")
+    if early_stopping not in (True, False, "never"):
+        raise UserError(f"early_stopping {early_stopping!r} is unknown: it is True, False or 'never'")
 
 # %% ../../nbs/18_beam_search.ipynb #beam-text
 class TextHypothesis(NamedTuple):

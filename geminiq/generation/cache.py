@@ -6,6 +6,8 @@
 __all__ = ['LayerKVCache', 'KVCache', 'next_token_logits']
 
 # %% ../../nbs/16_cache.ipynb #1885d309
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -80,7 +82,20 @@ def next_token_logits(model: Transformer,
                       attention_mask: Tensor | None = None,  # (B, S) bool, True: a token, False: padding
                       cache: KVCache | None = None,          # of their beginnings; extended in place
                       ) -> Tensor:                           # (B, V)
-    "Scores of the token that follows each text."
+    "Scores of the token that follows each text, without dropout and the like."
     seen = 0 if cache is None else cache.length
-    x = model.hidden_states(tokens[:, seen:], attention_mask, cache)   # (B, S - seen, D)
-    return model.logits(x[:, -1])
+    with _evaluating(model):
+        x = model.hidden_states(tokens[:, seen:], attention_mask, cache)   # (B, S - seen, D)
+        return model.logits(x[:, -1])
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    "Inside, a model is in evaluation mode; afterwards each of its parts is as it was."
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

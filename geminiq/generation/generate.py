@@ -7,7 +7,9 @@ __all__ = ['left_pad', 'stream', 'generate', 'stream_text', 'generate_text', 'le
 
 # %% ../../nbs/19_generate.ipynb #4097ca52
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -33,41 +35,39 @@ def left_pad(prompts: Sequence[Sequence[int]],   # B lists of token ids
     return torch.tensor(rows), torch.arange(longest) >= longest - lengths[:, None]
 
 # %% ../../nbs/19_generate.ipynb #b1168d2e
-@torch.no_grad()
 def stream(model: Transformer,
            tokens: Tensor,                              # (B, T) prompts, filled up at the left
            max_tokens: int,                             # how many to write at most
            sampling: Sampling = Sampling(),             # how to choose
-           generator: torch.Generator | None = None,    # for the draws, on the CPU; None: seed 0
+           generator: torch.Generator | None = None,    # for the draws, on the CPU; None: seeded by prompts
            attention_mask: Tensor | None = None,        # (B, T) bool, True: a token; None: no padding
            stop_ids: Sequence[int] = (),                # tokens that end a text
            pad_id: int = 0,                             # fills rows that have ended
            use_cache: bool = True,                      # False: compute everything again, for comparison
            ) -> Iterator[Tensor]:                       # (B,) token ids, one for each row
     "The next tokens, one step at a time; a stop token is given out, what follows it in its row is padding."
-    _check_room(model, tokens.shape[1], max_tokens)
-    device = model.embedding.weight.device
-    tokens = tokens.to(device)
-    mask = torch.ones_like(tokens, dtype=torch.bool) if attention_mask is None else attention_mask.to(device)
-    padded = not mask.all()
-    generator = generator or make_generator(0)
-    stops = torch.tensor(list(stop_ids), device=device, dtype=torch.long)
-    ended = torch.zeros(len(tokens), dtype=torch.bool, device=device)
+    _check_prompt(model, tokens, max_tokens, attention_mask)
+    tokens = tokens.to(model.embedding.weight.device)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    mask = mask if attention_mask is None else attention_mask.to(tokens.device)
+    generator = generator or make_generator(crc32(tokens.cpu().numpy().tobytes()))
+    stops = torch.tensor(list(stop_ids), device=tokens.device, dtype=torch.long)
     cache = KVCache(model) if use_cache else None
-    was_training = model.training
-    model.eval()
-    try:
-        for _ in range(max_tokens):
-            logits = next_token_logits(model, tokens, mask if padded else None, cache)   # (B, V)
-            new = sampling(logits, generator, tokens, mask).masked_fill(ended, pad_id)
-            yield new
-            ended |= torch.isin(new, stops)
-            if ended.all():
-                return
-            tokens = torch.cat([tokens, new[:, None]], dim=1)
-            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-    finally:
-        model.train(was_training)
+    return islice(_steps(model, tokens, mask, sampling, generator, stops, pad_id, cache), max_tokens)
+
+
+@torch.no_grad()
+def _steps(model: Transformer, tokens: Tensor, mask: Tensor, sampling: Sampling, generator: torch.Generator,
+           stops: Tensor, pad_id: int, cache: KVCache | None) -> Iterator[Tensor]:   # (B,) each
+    "The next tokens, until every row has ended."
+    padded, ended = not mask.all(), torch.zeros_like(mask[:, 0])
+    while not ended.all():
+        logits = next_token_logits(model, tokens, mask if padded else None, cache)   # (B, V)
+        new = sampling(logits, generator, tokens, mask).masked_fill(ended, pad_id)
+        yield new
+        ended |= torch.isin(new, stops)
+        tokens = torch.cat([tokens, new[:, None]], dim=1)
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
 
 
 def generate(model: Transformer,
@@ -80,9 +80,17 @@ def generate(model: Transformer,
     return torch.stack(steps, dim=1) if steps else tokens.new_zeros(len(tokens), 0)
 
 
-def _check_room(model: Transformer, n_prompt: int, max_tokens: int) -> None:
-    "Refuse a text that would grow longer than the model can read."
-    longest = model.config.max_seq_len
+def _check_prompt(model: Transformer, tokens: Tensor, max_tokens: int, attention_mask: Tensor | None) -> None:
+    "Refuse what cannot be continued, or not so far."
+    if tokens.ndim != 2 or not tokens.numel():
+        raise UserError(f"prompts of shape {tuple(tokens.shape)}: give (B, T), at least one text "
+                        f"with at least one token")
+    if attention_mask is not None and attention_mask.shape != tokens.shape:
+        raise UserError(f"attention_mask {tuple(attention_mask.shape)} does not fit prompts "
+                        f"{tuple(tokens.shape)}: say for each token whether it is one")
+    if max_tokens < 0:
+        raise UserError(f"max_tokens {max_tokens}: ask for at least one")
+    longest, n_prompt = model.config.max_seq_len, tokens.shape[1]
     remedy = "or let `lengthen` (on the command line, --max_seq_len) make room"
     if n_prompt >= longest:
         raise UserError(f"the prompt has {n_prompt} tokens and leaves no room in a max_seq_len of {longest}: "
@@ -97,7 +105,7 @@ def stream_text(model: Transformer,
                 prompt: str,
                 max_tokens: int = 100,             # how many to write at most
                 sampling: Sampling = Sampling(),   # how to choose
-                generator: torch.Generator | None = None,   # for the draws, on the CPU; None: seed 0
+                generator: torch.Generator | None = None,   # for the draws, on the CPU; None: seeded by the prompt
                 stop_strings: Sequence[str] = (),  # where the text ends; they are not given out
                 ) -> Iterator[str]:
     "Continue a prompt, piece by piece as it is written."
@@ -109,7 +117,7 @@ def stream_text(model: Transformer,
                         "so the prompt must not be empty")
     steps = stream(model, torch.tensor([ids]), max_tokens, sampling, generator, stop_ids=tokenizer.stop_ids)
     pieces = tokenizer.stream((int(step) for step in steps), continued=bool(prompt))
-    yield from filter(None, _cut_at(pieces, stop_strings))
+    return filter(None, _cut_at(pieces, stop_strings))
 
 
 def _cut_at(pieces: Iterable[str],
@@ -134,7 +142,7 @@ def generate_text(model: Transformer,
                   prompt: str,
                   max_tokens: int = 100,             # how many to write at most
                   sampling: Sampling = Sampling(),   # how to choose
-                  generator: torch.Generator | None = None,   # for the draws, on the CPU; None: seed 0
+                  generator: torch.Generator | None = None,   # for the draws, on the CPU; None: seeded by the prompt
                   stop_strings: Sequence[str] = (),  # where the text ends; they are not given out
                   ) -> str:
     "The continuation of a prompt."

@@ -36,9 +36,11 @@ def attention_weights(query: Tensor,               # (B, H, T, E)
                       mask: Tensor | None = None,  # bool, broadcasts to (B, H, T, S); True: may look
                       bias: Tensor | None = None,  # added to the scores, broadcasts to (B, H, T, S)
                       softcap: float | None = None,   # c: scores are bent so that none is beyond ±c
+                      scale: float | None = None,  # scores are multiplied by it; None: 1/√E
                       ) -> Tensor:                 # (B, H, T, S)
     "softmax(QKᵀ/√E): how much each query takes from each key."
-    scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
+    scores = query @ key.transpose(-2, -1)
+    scores = scores / query.shape[-1] ** 0.5 if scale is None else scores * scale
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     if bias is not None:
@@ -55,6 +57,9 @@ def _check_shapes(query: Tensor,                # (B, H, T, E)
                   mask: Tensor | None = None,   # bool, broadcasts to (B, H, T, S)
                   ) -> None:
     "Raise `ValueError`, with the shapes, if these cannot attend to each other."
+    if not query.ndim == key.ndim == value.ndim == 4:
+        raise ValueError(f"query {tuple(query.shape)}, key {tuple(key.shape)} and value {tuple(value.shape)}: "
+                         f"each must have four dimensions, (batch, heads, positions, head width)")
     if key.shape[:3] != value.shape[:3]:
         raise ValueError(f"key {tuple(key.shape)} and value {tuple(value.shape)} differ in batch, heads or "
                          f"positions")
@@ -82,6 +87,7 @@ def scaled_dot_product_attention(query: Tensor,                # (B, H, T, E)
                                  return_weights: bool = False, # also return the weights (B, H, T, S)
                                  bias: Tensor | None = None,   # added to the scores, fits (B, H, T, S)
                                  softcap: float | None = None, # c: scores are bent so that none is beyond ±c
+                                 scale: float | None = None,   # of the scores; None: 1/√E
                                  ) -> Tensor | tuple[Tensor, Tensor]:  # (B, H, T, E)
     "softmax(QKᵀ/√E) V; a query that may look nowhere gets zeros (Vaswani et al. 2017, equation 1)."
     _check_shapes(query, key, value, mask)
@@ -94,10 +100,11 @@ def scaled_dot_product_attention(query: Tensor,                # (B, H, T, E)
     if fused:
         table = bias if mask is None else mask if bias is None else bias.masked_fill(~mask, -torch.inf)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=table, is_causal=built_in,
-                                              dropout_p=dropout, enable_gqa=query.shape[1] != key.shape[1])
+                                              dropout_p=dropout, scale=scale,
+                                              enable_gqa=query.shape[1] != key.shape[1])
     group = query.shape[1] // key.shape[1]                            # query heads per key head
     key, value = (x.repeat_interleave(group, dim=1) for x in (key, value))
-    weights = attention_weights(query, key, mask, bias, softcap)
+    weights = attention_weights(query, key, mask, bias, softcap, scale)
     output = F.dropout(weights, dropout) @ value
     return (output, weights) if return_weights else output
 
@@ -113,6 +120,7 @@ class MultiHeadAttention(nn.Module):
                  bias: bool = False,              # add a bias in the four linear maps
                  dropout: float = 0.0,            # on the attention weights, while training
                  d_context: int | None = None,    # width of what is looked at; None: D
+                 output_bias: bool | None = None, # in the last of them; None: as bias
                  ):
         super().__init__()
         n_kv_heads, d_context = n_kv_heads or n_heads, d_context or d_model
@@ -126,7 +134,7 @@ class MultiHeadAttention(nn.Module):
         self.query = nn.Linear(d_model, n_heads * self.head_dim, bias=bias)
         self.key = nn.Linear(d_context, n_kv_heads * self.head_dim, bias=bias)
         self.value = nn.Linear(d_context, n_kv_heads * self.head_dim, bias=bias)
-        self.output = nn.Linear(n_heads * self.head_dim, d_model, bias=bias)
+        self.output = nn.Linear(n_heads * self.head_dim, d_model, bias=bias if output_bias is None else output_bias)
         self.query_norm: nn.Module = nn.Identity()          # what queries pass before they meet keys
         self.key_norm: nn.Module = nn.Identity()            # and keys before they meet queries
         self.query_factor = 1.0                             # what queries are multiplied by
@@ -192,7 +200,7 @@ class MultiHeadAttention(nn.Module):
     def _options(config: ModelConfig) -> dict[str, Any]:
         "What a configuration says about every kind of attention."
         return {"n_kv_heads": config.n_kv_heads, "head_dim": config.head_dim, "bias": config.attention_bias,
-                "dropout": config.dropout}
+                "output_bias": config.attention_output_bias, "dropout": config.dropout}
 
 # %% ../../nbs/07_attention.ipynb #record-attention
 @contextmanager

@@ -219,7 +219,8 @@ def block_sparse_attention(query: Tensor,      # (B, H, M, C, E) blocks of queri
     "Attention in the listed blocks only: a softmax over several blocks, collected by query block."
     at, to = pairs
     scores = query[:, :, at] @ key[:, :, to].transpose(-2, -1) / query.shape[-1] ** 0.5  # (B, H, P, C, C)
-    scores = scores if bias is None else scores + bias
+    sums = torch.promote_types(scores.dtype, torch.float32)        # products may have 16 bits, sums do not
+    scores = scores.to(sums) if bias is None else scores.to(sums) + bias
     lowest = torch.finfo(scores.dtype).min
     scores = scores.masked_fill(~mask, lowest)
     rowwise = scores.detach().amax(-1)  # (B, H, P, C)
@@ -227,9 +228,10 @@ def block_sparse_attention(query: Tensor,      # (B, H, M, C, E) blocks of queri
     largest = largest.scatter_reduce(2, at[:, None].expand_as(rowwise), rowwise, "amax")
     e = (scores - largest[:, :, at, :, None]).exp().masked_fill(~mask, 0.0)
     total = torch.zeros_like(largest).index_add(2, at, e.sum(-1))[..., None]
-    kept = F.dropout(e, dropout)                              # from the answer, not from the total
-    output = torch.zeros_like(query).index_add(2, at, kept @ value[:, :, to])
-    return output / total.where(total > 0, 1.0)      # whoever may look nowhere gets zeros
+    kept = F.dropout(e, dropout).to(value.dtype)              # from the answer, not from the total
+    answers = (kept @ value[:, :, to]).to(sums)               # (B, H, P, C, E)
+    output = torch.zeros_like(query, dtype=sums).index_add(2, at, answers)
+    return (output / total.where(total > 0, 1.0)).to(query.dtype)   # whoever may look nowhere gets zeros
 
 
 class SparseAttention(CausalSelfAttention):
@@ -263,6 +265,7 @@ class SparseAttention(CausalSelfAttention):
         table = layout(self.pattern, int(blocks.max()) + 1).to(positions.device)
         return table[blocks[:, -n_queries:, None], blocks[:, None]][:, None]
 
+    @torch.compiler.disable   # the pattern is drawn in Python: a compiled model calls it as it is
     def _attend_in_blocks(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor,
                           attention_mask: Tensor | None, slopes: Tensor | None) -> Tensor:   # (B, T, D)
         "Attention that computes only the blocks of the pattern."
@@ -274,7 +277,7 @@ class SparseAttention(CausalSelfAttention):
             order = (~attention_mask).long().argsort(dim=-1, stable=True)[:, None, :, None]
             key, value = (x.take_along_dim(order, dim=2) for x in (key, value))
         asked = positions[:, -T:]                                                   # (B, T)
-        first, last = int(asked.min()) // C, int(asked.max()) // C
+        first, last = self._blocks_asked(asked, S, attention_mask is not None)
         place = (asked - first * C)[:, None, :, None]  # in the frame of query blocks
         frame = query.new_zeros(*query.shape[:2], (last + 1 - first) * C, query.shape[3])
         frame = frame.scatter(2, place.expand_as(query), query).unflatten(2, (-1, C))
@@ -290,6 +293,11 @@ class SparseAttention(CausalSelfAttention):
         if attention_mask is not None:
             heads = heads.masked_fill(~attention_mask[:, None, -T:, None], 0.0)     # padding sees nothing
         return self._merge_heads(heads)
+
+    def _blocks_asked(self, asked: Tensor, S: int, padded: bool) -> tuple[int, int]:
+        "The first and the last block with queries; read from the device only where padding moves them."
+        first, last = (int(asked.min()), int(asked.max())) if padded else (S - asked.shape[1], S - 1)
+        return first // self.block, last // self.block
 
     def _stretches(self, first: int, last: int, most: int = 64) -> Iterator[range]:
         "The query blocks from first to last, in stretches of about `most` pairs, for fast memory."

@@ -47,9 +47,6 @@ class Router(nn.Module):
         if not 1 <= top_k <= num_experts:
             raise UserError(f"a token cannot visit top_k {top_k} of num_experts {num_experts}: "
                             f"at least 1, at most all")
-        if top_k == 1 and norm_topk_prob:
-            raise UserError("top_k 1 with norm_topk_prob True gives every weight 1, and the router learns "
-                            "nothing: use norm_topk_prob False or a larger top_k")
         self.top_k, self.norm_topk_prob = top_k, top_k > 1 if norm_topk_prob is None else norm_topk_prob
         self.gate = nn.Linear(d_model, num_experts, bias=False)
         self.noise = nn.Linear(d_model, num_experts, bias=False) if noise else None
@@ -102,6 +99,7 @@ def dispatch(experts: Tensor,    # (n, k) the chosen ones
 # %% ../../nbs/22_moe.ipynb #be45a264
 class MoELayer(nn.Module):
     "Feed-forward by a few experts of many, each computing only the tokens that chose it."
+    skips_padding = True   # a block hands it the mask
 
     def __init__(self,
                  d_model: int,                      # D
@@ -205,26 +203,26 @@ def load_balancing_loss(router_logits: Tensor,        # (n, N) scores of the rou
                         selected_experts: Tensor,     # (n, k) the chosen experts
                         mask: Tensor | None = None,   # (n,) bool, False: does not count, padding
                         tokens_per_expert: Tensor | None = None,  # (N,) in the whole batch; None: of these
-                        n_tokens: int | None = None,  # of the whole batch, with `tokens_per_expert`
                         ) -> Tensor:                  # ()
     "N Σ f P (Fedus et al. 2021, equations 4 to 6), with k choices per token: k when all loads are equal."
     if mask is not None:
         router_logits, selected_experts = router_logits[mask], selected_experts[mask]
-    N = router_logits.shape[-1]
-    if tokens_per_expert is None or n_tokens is None:
+    N, k = router_logits.shape[-1], selected_experts.shape[-1]
+    if tokens_per_expert is None:
         tokens_per_expert = torch.bincount(selected_experts.flatten(), minlength=N)   # (N,) n·f
-        n_tokens = len(router_logits)
-    probability = router_logits.softmax(-1).sum(0)                                 # (N,) n·P
-    return N * (tokens_per_expert * probability).sum() / max(n_tokens, 1) ** 2    # no tokens, no loss
+    n = (tokens_per_expert.sum() / k).clamp(min=1)                                    # no tokens, no loss
+    probability = router_logits.softmax(-1).sum(0)                                    # (N,) n·P
+    return N * (tokens_per_expert * probability).sum() / n ** 2
 
 
 def router_z_loss(router_logits: Tensor,       # (n, N) scores of the router
                   mask: Tensor | None = None,  # (n,) bool, False: does not count, padding
-                  n_tokens: int | None = None, # of the whole batch; None: these are all
+                  n_tokens: Tensor | float | None = None,   # of the whole batch; None: these are all
                   ) -> Tensor:                 # ()
     "The mean square of log Σ exp of the scores (Zoph et al. 2022, equation 5)."
     logits = router_logits if mask is None else router_logits[mask]
-    return logits.logsumexp(-1).square().sum() / max(len(logits) if n_tokens is None else n_tokens, 1)
+    n = torch.as_tensor(len(logits) if n_tokens is None else n_tokens).clamp(min=1)
+    return logits.logsumexp(-1).square().sum() / n
 
 # %% ../../nbs/22_moe.ipynb #12484470
 @contextmanager
@@ -242,31 +240,32 @@ def record_routing(model: nn.Module) -> Iterator[list[Routing]]:
 
 def routing_loss(recorded: Sequence[Routing],
                  balance: float = 0.01,   # weight of load_balancing_loss
-                 z: float = 0.001,        # weight of router_z_loss
+                 z: float = 0.001,        # weight of router_z_loss, for each layer
+                 scope: str = "layer",    # equal loads in each "layer", or in the whole "model"
                  tokens_per_expert: Sequence[Tensor] | None = None,   # (N,) of each layer, in the whole batch
-                 n_tokens: int | None = None,                         # of the whole batch
                  ) -> Tensor:             # ()
-    "What training adds to the loss of the predictions: both losses of each layer."
+    "What training adds to the loss of the predictions: the sum over layers, or the balance of all as one."
     if not recorded:
         raise ValueError("no router was recorded: run a model that has experts inside record_routing")
-    losses = []
-    counts: Sequence[Tensor | None] = tokens_per_expert or [None] * len(recorded)
-    for r, own in zip(recorded, counts, strict=True):
-        shares = load_balancing_loss(r.router_logits, r.selected_experts, None, own, n_tokens)
-        losses.append(balance * shares + z * router_z_loss(r.router_logits, n_tokens=n_tokens))
-    return torch.stack(losses).sum()
+    counts = [_count_tokens([r]) for r in recorded] if tokens_per_expert is None else tokens_per_expert
+    large = [router_z_loss(r.router_logits, n_tokens=own.sum() / r.selected_experts.shape[1])
+             for r, own in zip(recorded, counts, strict=True)]
+    if scope == "model":   # the tokens of all layers together
+        recorded, counts = [Routing(*map(torch.cat, zip(*recorded, strict=True)))], [torch.stack([*counts]).sum(0)]
+    uneven = [load_balancing_loss(r.router_logits, r.selected_experts, None, own)
+              for r, own in zip(recorded, counts, strict=True)]
+    return balance * torch.stack(uneven).sum() + z * torch.stack(large).sum()
 
-# %% ../../nbs/22_moe.ipynb #moe-objective-code
+
 def _count_tokens(recorded: Sequence[Routing]) -> Tensor:   # (sum of all N,)
     "How often each expert of each layer was chosen, one layer behind the other."
     return torch.cat([torch.bincount(r.selected_experts.flatten(), minlength=r.router_logits.shape[-1])
                       for r in recorded])
 
-
+# %% ../../nbs/22_moe.ipynb #moe-objective-code
 class _Whole(NamedTuple):
     "What must be known of a whole batch while a part of it is computed."
     n_targets: int
-    n_tokens: int
     all_reduce: Callable[[Tensor], Tensor]         # the sum over all processes
     tokens_per_expert: Tensor | None = None        # of all layers; None: there is no other part
 
@@ -280,7 +279,7 @@ class MoEObjective(Objective):
         super().__init__(model, *how, **settings)
         self.layers = [layer for layer in model.modules() if isinstance(layer, MoELayer)]
         self.whole: _Whole | None = None   # between begin_step and end_step
-        self.dropped = 0                   # choices of this step that found no place
+        self.dropped = self.choices = 0    # of this step: those that found no place, and all
 
     def forward(self, inputs: Inputs, targets: Tensor) -> Tensor:   # () summed over the targets that count
         with record_routing(self.model) as recorded:
@@ -288,15 +287,18 @@ class MoEObjective(Objective):
         if not self.training:
             return loss
         self.dropped += sum(layer.dropped for layer in self.layers)
-        whole = self.whole or _whole([(inputs, targets)])
+        self.choices += sum(r.selected_experts.numel() for r in recorded)
+        if not self._asks_something():
+            return loss
+        whole = self.whole or _Whole(max(1, int((targets != IGNORE_INDEX).sum())), lambda numbers: numbers)
         experts = whole.n_targets * self._routing_loss(recorded, whole)
         return loss + (experts - experts.detach())   # the value of the loss, and the gradient of both
 
     def begin_step(self, parts: Sequence[Batch], n_targets: int,
                    all_reduce: Callable[[Tensor], Tensor]) -> None:
         "Look at all parts of the batch beforehand, if there are several."
-        self.dropped, self.whole = 0, _whole(parts, n_targets, all_reduce)
-        if len(parts) > 1 and self.model.config.router_aux_loss_coef:
+        self.dropped, self.choices, self.whole = 0, 0, _Whole(n_targets, all_reduce)
+        if len(parts) > 1 and self._asks_something():
             self.whole = self.whole._replace(tokens_per_expert=all_reduce(self._look_ahead(parts)))
 
     def end_step(self) -> dict[str, float]:
@@ -304,8 +306,13 @@ class MoEObjective(Objective):
         whole, self.whole = self.whole, None
         if whole is None or all(getattr(layer, "capacity_factor", inf) == inf for layer in self.layers):
             return {}
-        choices = whole.n_tokens * sum(layer.router.top_k for layer in self.layers)
-        return {"dropped": whole.all_reduce(torch.tensor(self.dropped)).item() / choices}
+        dropped, choices = whole.all_reduce(torch.tensor([self.dropped, self.choices])).tolist()
+        return {"dropped": dropped / max(1, choices)}
+
+    def _asks_something(self) -> bool:
+        "Whether the experts' losses count at all."
+        config = self.model.config
+        return config.router_aux_loss_coef > 0 or config.router_z_loss_coef > 0
 
     def _routing_loss(self, recorded: Sequence[Routing], whole: _Whole) -> Tensor:   # ()
         "What a part of the batch adds to the losses of the experts."
@@ -315,7 +322,7 @@ class MoEObjective(Objective):
         sizes = [r.router_logits.shape[-1] for r in recorded]
         config = self.model.config
         return routing_loss(recorded, config.router_aux_loss_coef, config.router_z_loss_coef,
-                            counts.split(sizes), whole.n_tokens)
+                            config.router_aux_loss_scope, counts.split(sizes))
 
     def _look_ahead(self, parts: Sequence[Batch]) -> Tensor:   # (sum of all N,)
         "How often each expert will be chosen; what is random is drawn as it will be then."
@@ -329,15 +336,6 @@ class MoEObjective(Objective):
         with record_routing(self.model) as recorded:
             self.features(inputs)
         return _count_tokens(recorded)
-
-
-def _whole(parts: Sequence[Batch], n_targets: int | None = None,
-           all_reduce: Callable[[Tensor], Tensor] = lambda numbers: numbers) -> _Whole:
-    "The numbers of a batch of these parts, to which other processes may add theirs."
-    tokens = torch.tensor(sum(targets.numel() for _, targets in parts))
-    if n_targets is None:
-        n_targets = max(1, sum(int((targets != IGNORE_INDEX).sum()) for _, targets in parts))
-    return _Whole(n_targets, int(all_reduce(tokens).item()), all_reduce)
 
 # %% ../../nbs/22_moe.ipynb #2d05fb23
 def plot_routing(routing: Routing,        # of n tokens

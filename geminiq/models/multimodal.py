@@ -309,7 +309,7 @@ class VisionLanguageModel(nn.Module):
         return self.projector(features if self.keep_cls else features[:, 1:])
 
     def hidden_states(self,
-                      tokens: Tensor,                        # (B, T), an image token for each image
+                      tokens: Tensor,                        # (B, T), an image token for each image, or each of its vectors
                       images: Tensor | None = None,          # (N, C, height, width), in the order of the text
                       attention_mask: Tensor | None = None,  # (B, T) bool, False: padding
                       ) -> Tensor:                           # (B, T, D)
@@ -320,7 +320,7 @@ class VisionLanguageModel(nn.Module):
         if not self.fusion.in_text:
             with look_at(self.language_model, ImageContext(*self._context(tokens, features))):
                 return self.language_model.hidden_states(tokens, attention_mask)
-        row = expand_image_tokens(tokens, self.image_token_id, features.shape[1], attention_mask)
+        row = self._make_room(tokens, features, attention_mask)
         embeds = merge_image_features(row.tokens, features, self.embedding, self.image_token_id)
         x = self.language_model.hidden_states(row.tokens, row.attention_mask, inputs_embeds=embeds)
         return x.gather(1, row.places[..., None].expand(-1, -1, x.shape[-1]))
@@ -376,10 +376,23 @@ class VisionLanguageModel(nn.Module):
         "The features of the images of a text, if it has as many as it says."
         in_text = int((tokens == self.image_token_id).sum())
         given = 0 if images is None else len(images)
-        if in_text != given:
+        features = None if images is None or not given else self.get_image_features(images)
+        n = 1 if features is None or not self.fusion.in_text else features.shape[1]
+        if in_text not in (given, given * n):
             raise UserError(f"the text has {in_text} image tokens (id {self.image_token_id}), but there are "
-                            f"{given} images: give one for each")
-        return None if images is None or not given else self.get_image_features(images)
+                            f"{given} images: give one for each" + (f", or {n} for each" if n > 1 else ""))
+        return features
+
+    def _make_room(self,
+                   tokens: Tensor,                  # (B, T)
+                   features: Tensor,                # (N, n, D)
+                   attention_mask: Tensor | None,   # (B, T) bool, False: padding
+                   ) -> ExpandedTokens:
+        "A place for each vector of an image, unless the text has them already, as published processors write it."
+        if int((tokens == self.image_token_id).sum()) == features.shape[0] * features.shape[1]:
+            places = torch.arange(tokens.shape[1], device=tokens.device)
+            return ExpandedTokens(tokens, attention_mask, places.expand_as(tokens))
+        return expand_image_tokens(tokens, self.image_token_id, features.shape[1], attention_mask)
 
     def _context(self, tokens: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         "The images of each row side by side; a position sees those whose tokens stand at or before it."
@@ -443,8 +456,7 @@ class ImagePrompt(nn.Module):
             context, self.looks_at = model._context(self.tokens, features)
             self.contexts[1] = ImageContext(context, kept={})
             return
-        self.tokens, self.attention_mask, _ = expand_image_tokens(
-            self.tokens, model.image_token_id, features.shape[1], self.attention_mask)
+        self.tokens, self.attention_mask, _ = model._make_room(self.tokens, features, self.attention_mask)
         self.inputs_embeds = merge_image_features(self.tokens, features, self.embedding, model.image_token_id)
 
     def hidden_states(self,
@@ -575,10 +587,12 @@ class SceneDataset(Dataset):
     def collate(self,
                 examples: list[tuple[dict[str, Tensor], Tensor]],  # B of them
                 ) -> tuple[dict[str, Tensor], Tensor]:
-        "Tokens (B, T) and images (B, C, height, width), by name; and targets (B, T), padded at the right."
+        "Tokens (B, T), images (B, C, height, width) and mask, by name; and targets (B, T), padded at the right."
         tokens, targets = collate([(inputs["tokens"], targets) for inputs, targets in examples])
         images = torch.stack([inputs["images"] for inputs, _ in examples])
-        return {"tokens": tokens, "images": images}, targets
+        lengths = torch.tensor([len(own) for _, own in examples])
+        real = torch.arange(tokens.shape[1]) < lengths[:, None]      # padding is nobody's word
+        return {"tokens": tokens, "images": images, "attention_mask": real}, targets
 
     def fingerprint(self) -> str:
         "Changes when the texts or the scenes do."

@@ -8,12 +8,16 @@ __all__ = ['FAMILIES', 'FORMATS', 'HFConfig', 'Family', 'WeightFiles', 'Pretrain
 # %% ../../nbs/28_pretrained.ipynb #68d801b5
 import json
 import re
-from collections.abc import Callable, Iterable
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache as remembered
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -24,34 +28,85 @@ from ..generation.generate import lengthen
 from .multimodal import MLPProjector, VisionLanguageModel
 from .transformer import Transformer
 from .vision import ImageClassifier, VisionConfig, VisionEncoder
-from ..utils.files import new_folder
-from ..utils.config import ModelConfig, RopeScaling, make_config
+from ..utils.config import ModelConfig, RopeScaling, make_config, make_section
 from ..utils.device import UserError
+from ..utils.files import new_folder, write_file
 from ..utils.registry import Registry
 
 # %% ../../nbs/28_pretrained.ipynb #e3474e89
+_Size = Annotated[int, Field(gt=0, le=10**15)]
+_Natural = Annotated[int, Field(ge=0, le=10**15)]
+_Number = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Pair = Annotated[list[_Size], Field(min_length=2, max_length=2)]
+_TABLE: list[tuple[Any, str]] = [   # what may stand in a config.json
+    (_Size, "vocab_size n_positions n_embd n_layer n_head max_position_embeddings hidden_size num_hidden_layers "
+            "num_attention_heads intermediate_size num_local_experts num_experts num_experts_per_tok "
+            "moe_intermediate_size decoder_sparse_step num_channels query_pre_attn_scalar _sliding_window_pattern"),
+    (_Size | None, "n_inner num_key_value_heads head_dim sliding_window sliding_window_pattern num_labels "
+                   "original_max_position_embeddings"),
+    (_Size | _Pair, "image_size patch_size"),
+    (_Natural, "max_window_layers image_token_index"),
+    (_Number, "rms_norm_eps layer_norm_epsilon layer_norm_eps rope_local_base_freq "
+              "low_freq_factor high_freq_factor"),
+    (_Number | None, "attn_logit_softcapping final_logit_softcapping attention_factor beta_fast beta_slow"),
+    (Annotated[float, Field(ge=1, allow_inf_nan=False)], "factor"),
+    (Annotated[float, Field(gt=1, allow_inf_nan=False)] | None, "rope_theta"),
+    (Annotated[float, Field(ge=0, allow_inf_nan=False)], "router_aux_loss_coef"),
+    (bool, "tie_word_embeddings attention_bias mlp_bias norm_topk_prob use_sliding_window"),
+    (bool | None, "output_router_logits"),
+    (str, "model_type hidden_act hidden_activation activation_function"),
+    (str | None, "rope_type type"),
+    (list[str] | None, "architectures layer_types"),
+    (list[_Natural] | None, "mlp_only_layers"),
+    (dict[str, Any], "text_config vision_config"),
+    (dict[str, Any] | None, "rope_parameters rope_scaling quantization_config"),
+    (Annotated[dict[str, Any], Field(min_length=1)] | None, "id2label")]
+_KINDS = {key: checker for kind, keys in _TABLE for checker in [TypeAdapter[Any](kind)] for key in keys.split()}
 _ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "silu": "silu",
                 "swish": "silu", "relu": "relu", "quick_gelu": "quick_gelu"}
 
 
 class HFConfig(dict[str, Any]):
-    "A published config.json, with the family's defaults."
+    "A published config.json, with the family's defaults; every value is of its kind."
+
+    def __init__(self,
+                 values: dict[str, Any],
+                 place: str = "",   # where in the file it stands, for messages
+                 ):
+        super().__init__(values)
+        self.place = place
+        for key in values.keys() & _KINDS.keys():
+            try:
+                _KINDS[key].validate_python(values[key], strict=True)
+            except ValidationError as error:
+                first = error.errors()[0]
+                raise self.refusal(key, first["msg"].replace("Input should be", "it should be")) from None
 
     def __missing__(self, key: str) -> Any:
-        family = self.get("model_type", "every model")
-        raise UserError(f"config.json does not say {key}, which {family} needs")
+        raise UserError(f"{self.place}{key} is missing, which {self.get('model_type', 'this')} needs")
+
+    def refusal(self, key: str, remedy: str) -> UserError:
+        "The error about a value."
+        value = json.dumps(self[key])
+        return UserError(f"{self.place}{key} is {value if len(value) <= 80 else value[:77] + '...'}: {remedy}")
+
+    def part(self, key: str) -> "HFConfig":
+        "A table inside."
+        if not isinstance(self[key], dict):
+            raise self.refusal(key, "it should be a table")
+        return HFConfig(self[key], f"{self.place}{key}: ")
 
     def activation(self, key: str) -> str:
         "Our name of an activation."
         if self[key] not in _ACTIVATIONS:
-            raise UserError(f"{key} {self[key]!r} is not supported: known are {', '.join(_ACTIVATIONS)}")
+            raise self.refusal(key, f"known are {', '.join(_ACTIVATIONS)}")
         return _ACTIVATIONS[self[key]]
 
     def require(self, **values: Any) -> None:
         "Refuse settings that would need another model than ours."
         for key, value in values.items():
             if self.get(key, value) not in (value, None):
-                raise UserError(f"{key} {self[key]!r} is not supported, only {value!r}")
+                raise self.refusal(key, f"only {json.dumps(value)} is supported")
 
 # %% ../../nbs/28_pretrained.ipynb #d77d6d3b
 _SCALING_KEYS = {   # in a config.json, and with us
@@ -61,22 +116,26 @@ _SCALING_KEYS = {   # in a config.json, and with us
 _SCALING_REFUSED = {"partial_rotary_factor": 1.0, "mscale": None, "mscale_all_dim": None, "truncate": True}
 
 
-def _rope(config: HFConfig,           # of a language model
+def _rope(s: HFConfig,                # of a language model
           kind: str | None = None,    # of the layer, where kinds turn at different speeds
           ) -> dict[str, Any]:        # for ModelConfig
     "How fast positions turn."
-    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    found = found[kind] if kind in found else found
+    where = next((key for key in ("rope_parameters", "rope_scaling") if s.get(key)), None)
+    found = s.part(where) if where else HFConfig({})
+    if kind and any(isinstance(value, dict) for value in found.values()):
+        found = found.part(kind)
     scaling = found.get("rope_type") or found.get("type") or "default"
-    base = found.get("rope_theta") or config.get("rope_theta") or 10000.0
-    HFConfig(found).require(**_SCALING_REFUSED)
+    base = found.get("rope_theta") or s.get("rope_theta") or 10000.0
+    found.require(**_SCALING_REFUSED)
     if scaling == "default":
         return {"pos_encoding": "rope", "rope_base": base}
     if scaling not in _SCALING_KEYS:
-        raise UserError(f"rope scaling {scaling!r} is not supported: known are {', '.join(_SCALING_KEYS)}")
+        raise UserError(f"{found.place}rope scaling {scaling!r} is not supported: "
+                        f"known are {', '.join(_SCALING_KEYS)}")
     given = {key: found[key] for key in _SCALING_KEYS[scaling] if found.get(key) is not None}
+    given["factor"] = found["factor"]
     if scaling != "linear" and "original_max_position_embeddings" not in given:
-        given["original_max_position_embeddings"] = config["max_position_embeddings"]
+        given["original_max_position_embeddings"] = s["max_position_embeddings"]
     return {"pos_encoding": "rope", "rope_base": base, "rope_scaling": {"type": scaling} | given}
 
 
@@ -100,7 +159,6 @@ def _gpt2(s: HFConfig) -> dict[str, Any]:
 # %% ../../nbs/28_pretrained.ipynb #aca647a8
 def _llama(s: HFConfig) -> dict[str, Any]:
     "LLaMA (Touvron et al. 2023), and what its successors share with it."
-    s.require(pretraining_tp=1)
     n_heads = s["num_attention_heads"]
     n_kv_heads = s.get("num_key_value_heads") or n_heads
     return {"vocab_size": s["vocab_size"], "max_seq_len": s["max_position_embeddings"],
@@ -128,29 +186,46 @@ def _experts(s: HFConfig, num_experts: int) -> dict[str, Any]:
     "Experts, of which training asks equal loads only if it did so where they come from."
     balanced = s.get("output_router_logits")
     return {"use_moe": True, "num_experts": num_experts, "top_k": s["num_experts_per_tok"],
-            "router_aux_loss_coef": s["router_aux_loss_coef"] if balanced else 0.0, "router_z_loss_coef": 0.0}
+            "router_aux_loss_coef": s["router_aux_loss_coef"] if balanced else 0.0,
+            "router_aux_loss_scope": "model", "router_z_loss_coef": 0.0}
 
 # %% ../../nbs/28_pretrained.ipynb #099cda50
-def _qwen3(s: HFConfig) -> dict[str, Any]:
-    "Qwen 3 (Yang et al. 2025): norms on queries and keys."
-    windows = s["sliding_window"] if s["use_sliding_window"] else None
-    plain = s["num_hidden_layers"] if windows is None else s["max_window_layers"]
-    kinds = s.get("layer_types") or ["full_attention" if i < plain else "sliding_attention"
-                                     for i in range(s["num_hidden_layers"])]
-    layers = [_windowed(kind, windows) for kind in kinds]
-    return _llama(s) | {"qk_norm": True, "layers": _shortest_pattern(layers)}
+def _kinds(s: HFConfig,
+           otherwise: Callable[[int], str],   # the kind of layer i, where the file does not say
+           ) -> list[str]:
+    "What config.json calls each layer."
+    n_layers, said = s["num_hidden_layers"], s.get("layer_types")
+    if said is not None and len(said) != n_layers:
+        raise s.refusal("layer_types", f"it should name the {n_layers} layers")
+    for kind in set(said or ()) - {"full_attention", "sliding_attention"}:
+        raise UserError(f"{s.place}layer_types has {kind!r}, known are full_attention and sliding_attention")
+    return said or [otherwise(i) for i in range(n_layers)]
 
 
-def _windowed(kind: str,              # what config.json calls it
-             window: int | None,     # w
+def _windowed(kind: str,              # full_attention or sliding_attention
+             window: int | None,      # w
              ) -> dict[str, Any]:
     "What differs in a layer of this kind."
-    if kind not in ("full_attention", "sliding_attention"):
-        raise UserError(f"layers of the type {kind!r} are not supported: "
-                        f"known are full_attention and sliding_attention")
     if kind == "full_attention" or window is None:
         return {}
     return {"attention_type": "sliding_window", "sliding_window": window}
+
+
+def _qwen2(s: HFConfig) -> dict[str, Any]:
+    "Qwen 2 (Yang et al. 2024): biases on queries, keys and values."
+    return _qwen(s) | {"attention_bias": True, "attention_output_bias": False}
+
+
+def _qwen(s: HFConfig) -> dict[str, Any]:
+    "What all of them share: windows, if at all, from some layer on."
+    window = s["sliding_window"] if s["use_sliding_window"] else None
+    kinds = _kinds(s, lambda i: "full_attention" if i < s["max_window_layers"] else "sliding_attention")
+    return _llama(s) | {"layers": _shortest_pattern([_windowed(kind, window) for kind in kinds])}
+
+
+def _qwen3(s: HFConfig) -> dict[str, Any]:
+    "Qwen 3 (Yang et al. 2025): norms on queries and keys."
+    return _qwen(s) | {"qk_norm": True}
 
 
 def _qwen3_moe(s: HFConfig) -> dict[str, Any]:
@@ -158,9 +233,8 @@ def _qwen3_moe(s: HFConfig) -> dict[str, Any]:
     config = _qwen3(s) | _experts(s, s.get("num_experts") or s["num_local_experts"])
     config |= {"norm_topk_prob": s["norm_topk_prob"], "d_ff": s["moe_intermediate_size"]}
     plain = {"use_moe": False, "d_ff": s["intermediate_size"]}
-    every = s["decoder_sparse_step"]
-    own = [plain if i in s["mlp_only_layers"] or (i + 1) % every else {}
-           for i in range(s["num_hidden_layers"])]
+    every, always_plain = s["decoder_sparse_step"], set(s["mlp_only_layers"] or ())
+    own = [plain if i in always_plain or (i + 1) % every else {} for i in range(s["num_hidden_layers"])]
     windows: tuple[dict, ...] = config["layers"] or ({},)
     layers = [windows[i % len(windows)] | layer for i, layer in enumerate(own)]
     return config | {"layers": _shortest_pattern(layers)}
@@ -178,29 +252,31 @@ def _gemma(s: HFConfig) -> dict[str, Any]:
 
 def _gemma2(s: HFConfig) -> dict[str, Any]:
     "Gemma 2 (2024): a window in every other layer, caps."
-    kinds = s.get("layer_types") or ["full_attention" if i % 2 else "sliding_attention"
-                                     for i in range(s["num_hidden_layers"])]
+    kinds = _kinds(s, lambda i: "full_attention" if i % 2 else "sliding_attention")
     return _gemma(s) | {"layers": _shortest_pattern([_windowed(kind, s["sliding_window"]) for kind in kinds])}
 
 
 def _gemma3(s: HFConfig) -> dict[str, Any]:
     "Gemma 3 (2025), the part that reads and writes text: mostly windows, norms on queries and keys."
     every = s.get("sliding_window_pattern") or s["_sliding_window_pattern"]
-    kinds = s.get("layer_types") or ["sliding_attention" if (i + 1) % every else "full_attention"
-                                     for i in range(s["num_hidden_layers"])]
-    local = s if s.get("rope_parameters") else HFConfig(rope_theta=s["rope_local_base_freq"])
+    kinds = _kinds(s, lambda i: "sliding_attention" if (i + 1) % every else "full_attention")
+    local = s if s.get("rope_parameters") else HFConfig({"rope_theta": s["rope_local_base_freq"]})
     fast = _rope(local, "sliding_attention")
     near = _windowed("sliding_attention", s["sliding_window"]) | {"rope_base": fast["rope_base"],
                                                                  "rope_scaling": fast.get("rope_scaling")}
     return _gemma(s) | _rope(s, "full_attention") | {
-        "qk_norm": True, "layers": _shortest_pattern([near if _windowed(kind, 1) else {} for kind in kinds])}
+        "qk_norm": True,
+        "layers": _shortest_pattern([near if kind == "sliding_attention" else {} for kind in kinds])}
 
 # %% ../../nbs/28_pretrained.ipynb #30194042
 def _vit(s: HFConfig) -> dict[str, Any]:
     "ViT (Dosovitskiy et al. 2021), as keys of VisionConfig."
     s.require(qkv_bias=True)
-    size = s["image_size"]
-    return {"image_size": size if isinstance(size, int) else tuple(size), "patch_size": s["patch_size"],
+    image, patch = s["image_size"], s["patch_size"]
+    if isinstance(patch, list) and patch[0] != patch[1]:
+        raise s.refusal("patch_size", "only square patches are supported")
+    return {"image_size": tuple(image) if isinstance(image, list) else image,
+            "patch_size": patch[0] if isinstance(patch, list) else patch,
             "num_channels": s["num_channels"], "d_model": s["hidden_size"],
             "n_layers": s["num_hidden_layers"], "n_heads": s["num_attention_heads"],
             "d_ff": s["intermediate_size"], "norm_eps": s["layer_norm_eps"],
@@ -225,30 +301,35 @@ def _llava(s: HFConfig) -> dict[str, Any]:
     s.require(projector_hidden_act="gelu", multimodal_projector_bias=True)
     strategy = s["vision_feature_select_strategy"]
     layer = s["vision_feature_layer"]
-    if strategy not in ("default", "full") or not isinstance(layer, int):
-        raise UserError(f"vision_feature_select_strategy {strategy!r} with vision_feature_layer {layer!r} "
-                        f"is not supported: known are default and full, with one layer")
-    if (kind := s["text_config"].get("model_type", "llama")) not in ("llama", "mistral"):
-        raise UserError(f"a LLaVA with a {kind!r} inside is not supported, only with llama or mistral")
-    family = FAMILIES[kind]
-    return {"vision_tower": _clip(HFConfig(_CLIP_BASE | s["vision_config"])),
-            "language_model": family.config(HFConfig(_LLAMA_7B | family.defaults | s["text_config"])),
+    if strategy not in ("default", "full"):
+        raise s.refusal("vision_feature_select_strategy", "known are default and full")
+    eye = HFConfig(_CLIP_BASE | s["vision_config"], "vision_config: ")
+    n_layers = eye["num_hidden_layers"]
+    if type(layer) is not int or not -n_layers - 1 <= layer <= n_layers:
+        raise s.refusal("vision_feature_layer", f"only one layer is supported, from {-n_layers - 1} to {n_layers}")
+    text = HFConfig({"model_type": "llama"} | s["text_config"], "text_config: ")
+    if text["model_type"] not in ("llama", "mistral"):
+        raise text.refusal("model_type", "only llama and mistral are supported inside a LLaVA")
+    family = FAMILIES[text["model_type"]]
+    language = family.config(HFConfig(_LLAMA_7B | family.defaults | text, text.place))
+    language["tie_embeddings"] = language["tie_embeddings"] or s["tie_word_embeddings"]
+    return {"vision_tower": _clip(eye), "language_model": language,
             "image_token_id": s["image_token_index"], "vision_feature_layer": layer,
             "keep_cls": strategy == "full"}
 
 # %% ../../nbs/28_pretrained.ipynb #5deb0da3
 _GPT2 = {
-    "embedding": "wte",
-    "position": "wpe",
-    "blocks.{}.attention_norm": "h.{}.ln_1",
-    "blocks.{}.attention.query": "h.{}.attn.c_attn[0]",
-    "blocks.{}.attention.key": "h.{}.attn.c_attn[1]",
-    "blocks.{}.attention.value": "h.{}.attn.c_attn[2]",
-    "blocks.{}.attention.output": "h.{}.attn.c_proj",
-    "blocks.{}.feed_forward_norm": "h.{}.ln_2",
-    "blocks.{}.feed_forward.up": "h.{}.mlp.c_fc",
-    "blocks.{}.feed_forward.down": "h.{}.mlp.c_proj",
-    "norm": "ln_f",
+    "embedding": "transformer.wte",
+    "position": "transformer.wpe",
+    "blocks.{}.attention_norm": "transformer.h.{}.ln_1",
+    "blocks.{}.attention.query": "transformer.h.{}.attn.c_attn[0]",
+    "blocks.{}.attention.key": "transformer.h.{}.attn.c_attn[1]",
+    "blocks.{}.attention.value": "transformer.h.{}.attn.c_attn[2]",
+    "blocks.{}.attention.output": "transformer.h.{}.attn.c_proj",
+    "blocks.{}.feed_forward_norm": "transformer.h.{}.ln_2",
+    "blocks.{}.feed_forward.up": "transformer.h.{}.mlp.c_fc",
+    "blocks.{}.feed_forward.down": "transformer.h.{}.mlp.c_proj",
+    "norm": "transformer.ln_f",
     "lm_head": "lm_head",
 }
 _LLAMA = {
@@ -290,34 +371,34 @@ _GEMMA2 = _LLAMA | {
 }
 _GEMMA3 = _QWEN3 | _GEMMA2
 _VIT = {
-    "cls_token": "embeddings.cls_token",
-    "position_embeddings": "embeddings.position_embeddings",
-    "patches.projection": "embeddings.patch_embeddings.projection",
-    "blocks.{}.attention_norm": "encoder.layer.{}.layernorm_before",
-    "blocks.{}.attention.query": "encoder.layer.{}.attention.attention.query",
-    "blocks.{}.attention.key": "encoder.layer.{}.attention.attention.key",
-    "blocks.{}.attention.value": "encoder.layer.{}.attention.attention.value",
-    "blocks.{}.attention.output": "encoder.layer.{}.attention.output.dense",
-    "blocks.{}.feed_forward_norm": "encoder.layer.{}.layernorm_after",
-    "blocks.{}.feed_forward.up": "encoder.layer.{}.intermediate.dense",
-    "blocks.{}.feed_forward.down": "encoder.layer.{}.output.dense",
-    "norm": "layernorm",
+    "cls_token": "vit.embeddings.cls_token",
+    "position_embeddings": "vit.embeddings.position_embeddings",
+    "patches.projection": "vit.embeddings.patch_embeddings.projection",
+    "blocks.{}.attention_norm": "vit.encoder.layer.{}.layernorm_before",
+    "blocks.{}.attention.query": "vit.encoder.layer.{}.attention.attention.query",
+    "blocks.{}.attention.key": "vit.encoder.layer.{}.attention.attention.key",
+    "blocks.{}.attention.value": "vit.encoder.layer.{}.attention.attention.value",
+    "blocks.{}.attention.output": "vit.encoder.layer.{}.attention.output.dense",
+    "blocks.{}.feed_forward_norm": "vit.encoder.layer.{}.layernorm_after",
+    "blocks.{}.feed_forward.up": "vit.encoder.layer.{}.intermediate.dense",
+    "blocks.{}.feed_forward.down": "vit.encoder.layer.{}.output.dense",
+    "norm": "vit.layernorm",
 }
 _CLASSIFIER = _VIT | {f"encoder.{ours}": their for ours, their in _VIT.items()} | {"head": "classifier"}
 _CLIP = {
-    "cls_token": "embeddings.class_embedding",
-    "position_embeddings": "embeddings.position_embedding.weight",
-    "patches.projection": "embeddings.patch_embedding",
-    "embedding_norm": "pre_layrnorm",
-    "blocks.{}.attention_norm": "encoder.layers.{}.layer_norm1",
-    "blocks.{}.attention.query": "encoder.layers.{}.self_attn.q_proj",
-    "blocks.{}.attention.key": "encoder.layers.{}.self_attn.k_proj",
-    "blocks.{}.attention.value": "encoder.layers.{}.self_attn.v_proj",
-    "blocks.{}.attention.output": "encoder.layers.{}.self_attn.out_proj",
-    "blocks.{}.feed_forward_norm": "encoder.layers.{}.layer_norm2",
-    "blocks.{}.feed_forward.up": "encoder.layers.{}.mlp.fc1",
-    "blocks.{}.feed_forward.down": "encoder.layers.{}.mlp.fc2",
-    "norm": "post_layernorm",
+    "cls_token": "vision_tower.vision_model.embeddings.class_embedding",
+    "position_embeddings": "vision_tower.vision_model.embeddings.position_embedding.weight",
+    "patches.projection": "vision_tower.vision_model.embeddings.patch_embedding",
+    "embedding_norm": "vision_tower.vision_model.pre_layrnorm",
+    "blocks.{}.attention_norm": "vision_tower.vision_model.encoder.layers.{}.layer_norm1",
+    "blocks.{}.attention.query": "vision_tower.vision_model.encoder.layers.{}.self_attn.q_proj",
+    "blocks.{}.attention.key": "vision_tower.vision_model.encoder.layers.{}.self_attn.k_proj",
+    "blocks.{}.attention.value": "vision_tower.vision_model.encoder.layers.{}.self_attn.v_proj",
+    "blocks.{}.attention.output": "vision_tower.vision_model.encoder.layers.{}.self_attn.out_proj",
+    "blocks.{}.feed_forward_norm": "vision_tower.vision_model.encoder.layers.{}.layer_norm2",
+    "blocks.{}.feed_forward.up": "vision_tower.vision_model.encoder.layers.{}.mlp.fc1",
+    "blocks.{}.feed_forward.down": "vision_tower.vision_model.encoder.layers.{}.mlp.fc2",
+    "norm": "vision_tower.vision_model.post_layernorm",
 }
 _LLAVA = ({f"vision_tower.{ours}": their for ours, their in _CLIP.items()}
           | {f"language_model.{ours}": f"language_model.{their}" for ours, their in _LLAMA.items()}
@@ -341,20 +422,20 @@ def _published_name(name: str,               # of one of our weights
 # %% ../../nbs/28_pretrained.ipynb #ceebf0da
 def _build_transformer(config: dict[str, Any], s: HFConfig) -> Transformer:
     "The model of a configuration."
-    return Transformer(make_config({"model": config}, f"config.json of a {s['model_type']}").model)
+    return Transformer(make_config({"model": config}, f"as our configuration of a {s['model_type']}").model)
 
 
 def _build_vision(config: dict[str, Any], s: HFConfig) -> VisionEncoder | ImageClassifier:
     "The same for images; with a head if it was published with one."
-    vision = VisionConfig(**config)
+    vision = make_section(VisionConfig, config, f"as our configuration of a {s['model_type']}")
     if s.get("architectures") == ["ViTModel"]:
         return VisionEncoder(vision)
-    return ImageClassifier(len(s["id2label"]), vision)
+    return ImageClassifier(len(s.get("id2label") or ()) or s.get("num_labels") or 2, vision)
 
 
 def _build_llava(config: dict[str, Any], s: HFConfig) -> VisionLanguageModel:
     "And for both together."
-    vision = VisionEncoder(VisionConfig(**config.pop("vision_tower")))
+    vision = VisionEncoder(make_section(VisionConfig, config.pop("vision_tower"), "as our configuration of a CLIP"))
     language = _build_transformer(config.pop("language_model"), s)
     projector = MLPProjector(vision.config.d_model, language.config.d_model)
     return VisionLanguageModel(vision, projector, language, **config)
@@ -365,7 +446,7 @@ class Family(NamedTuple):
     config: Callable[[HFConfig], dict[str, Any]]   # its config.json as ours
     names: dict[str, str]                          # our names and its names
     defaults: dict[str, Any]                       # what config.json may leave out
-    in_front: str = ""                             # what may stand before its names, a regular expression
+    in_front: str = ""                             # what its names may lack in front, a regular expression
     build: Callable[[dict, HFConfig], nn.Module] = _build_transformer
 
     @property
@@ -373,18 +454,28 @@ class Family(NamedTuple):
         "Whether its models are language models, without images."
         return self.build is _build_transformer
 
+    def read(self, published: dict[str, Any]) -> HFConfig:
+        "Its config.json, checked, with what it leaves out."
+        return HFConfig(self.defaults | published)
+
     def published_name(self,
                        name: str,   # of one of our weights, or parts
                        ) -> str:
         "What its files call it; a third of a fused matrix has its number behind it: [0], [1] or [2]."
         return _published_name(name, self.names)
 
+    def short_name(self,
+                   published: str,   # a name in a file
+                   ) -> str:
+        "The same without what may be in front."
+        return re.sub(f"^(?:{self.in_front})", "", published)
+
 
 _LLAMA_DEFAULTS = {"rms_norm_eps": 1e-6, "hidden_act": "silu", "attention_bias": False, "mlp_bias": False,
                    "tie_word_embeddings": False}
 _GEMMA_DEFAULTS = _LLAMA_DEFAULTS | {"hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 256,
                                      "head_dim": 256, "tie_word_embeddings": True, "sliding_window": 4096}
-_QWEN3_DEFAULTS = _LLAMA_DEFAULTS | {"head_dim": 128, "use_sliding_window": False, "sliding_window": 4096}
+_QWEN_DEFAULTS = _LLAMA_DEFAULTS | {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28}
 FAMILIES = Registry(
     "model_type",
     gpt2=Family(_gpt2, _GPT2, {"layer_norm_epsilon": 1e-5, "activation_function": "gelu_new",
@@ -394,23 +485,25 @@ FAMILIES = Registry(
     mixtral=Family(_mixtral, _MIXTRAL, _LLAMA_DEFAULTS | {
         "rms_norm_eps": 1e-5, "sliding_window": None, "num_local_experts": 8, "num_experts_per_tok": 2,
         "router_aux_loss_coef": 0.001, "rope_theta": 1e6}),
-    qwen3=Family(_qwen3, _QWEN3, _QWEN3_DEFAULTS | {"max_window_layers": 28}),
-    qwen3_moe=Family(_qwen3_moe, _QWEN3_MOE, _QWEN3_DEFAULTS | {
+    qwen2=Family(_qwen2, _LLAMA, _QWEN_DEFAULTS),
+    qwen3=Family(_qwen3, _QWEN3, _QWEN_DEFAULTS | {"head_dim": 128}),
+    qwen3_moe=Family(_qwen3_moe, _QWEN3_MOE, _QWEN_DEFAULTS | {
         "max_window_layers": 0, "norm_topk_prob": False, "mlp_only_layers": [], "decoder_sparse_step": 1,
-        "num_experts_per_tok": 8, "router_aux_loss_coef": 0.001, "head_dim": None}),
+        "num_experts_per_tok": 8, "router_aux_loss_coef": 0.001}),
     gemma2=Family(_gemma2, _GEMMA2, _GEMMA_DEFAULTS | {
         "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}),
     gemma3_text=Family(_gemma3, _GEMMA3, _GEMMA_DEFAULTS | {
         "_sliding_window_pattern": 6, "rope_theta": 1e6, "rope_local_base_freq": 10000.0}),
     vit=Family(_vit, _CLASSIFIER, {
-        "qkv_bias": True, "layer_norm_eps": 1e-12, "hidden_act": "gelu", "num_channels": 3,
-        "id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, r"vit\.", build=_build_vision),
+        "qkv_bias": True, "layer_norm_eps": 1e-12, "hidden_act": "gelu", "num_channels": 3}, r"vit\.",
+        build=_build_vision),
     llava=Family(_llava, _LLAVA, {
-        "vision_feature_layer": -2, "vision_feature_select_strategy": "default", "image_token_index": 32000},
-        r"vision_tower\.(?:vision_model\.)?", build=_build_llava))
+        "vision_feature_layer": -2, "vision_feature_select_strategy": "default", "image_token_index": 32000,
+        "tie_word_embeddings": False}, r"vision_tower\.(?:vision_model\.)?", build=_build_llava))
 
 # %% ../../nbs/28_pretrained.ipynb #8c1c9ed4
 _DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+_FILES = ("model.safetensors", "pytorch_model.bin")   # each may be one file, or several with an index
 
 
 class WeightFiles:
@@ -423,20 +516,29 @@ class WeightFiles:
         self.files = self._files()                    # name: the file it is in
 
     def _files(self) -> dict[str, str]:
-        "Which file each tensor is in."
-        for ending in ("model.safetensors", "pytorch_model.bin"):
-            if (index := self.folder / f"{ending}.index.json").is_file():
-                files = _read_json(index).get("weight_map")
-                if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
-                    raise UserError(f"{index} has no weight_map of names and files")
-                wrong = [file for file in files.values() if Path(file).name != file or file.startswith(".")]
-                if wrong:
-                    raise UserError(f"{index} names {wrong[0]!r}, which is not a file of its folder")
-                return files
-            if (self.folder / ending).is_file():
-                return dict.fromkeys(self._names(ending), ending)
+        "Which file each tensor is in; a single file comes before an index, which may be of an older one."
+        for file in _FILES:
+            if (self.folder / file).is_file():
+                return dict.fromkeys(self._names(file), file)
+            if (index := self.folder / f"{file}.index.json").is_file():
+                return self._read_index(index)
         raise UserError(f"{self.folder} has no weights: "
                         f"model.safetensors, its shards with their index, or pytorch_model.bin")
+
+    def _read_index(self, index: Path) -> dict[str, str]:
+        "The same for several files."
+        files = _read_json(index).get("weight_map")
+        if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
+            raise UserError(f"{index} has no weight_map of names and files")
+        wrong = [file for file in files.values() if Path(file).name != file or file.startswith(".")]
+        if wrong:
+            raise UserError(f"{index} names {wrong[0]!r}, which is not a file of its folder")
+        return files
+
+    def n_bytes(self) -> int:
+        "How large the files are."
+        paths = [self.folder / file for file in set(self.files.values())]
+        return sum(path.stat().st_size for path in paths if path.is_file())
 
     def _names(self, file: str) -> Iterable[str]:
         return self.pickled(file) if file.endswith(".bin") else self.header(file)
@@ -447,19 +549,32 @@ class WeightFiles:
             with safe_open(self.folder / file, framework="pt"), open(self.folder / file, "rb") as opened:
                 length = int.from_bytes(opened.read(8), "little")
                 header = json.loads(opened.read(length))
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, ValueError) as error:
             raise UserError(f"{self.folder / file} is not a readable safetensors file: {error}") from None
         header.pop("__metadata__", None)
         return {name: entry | {"start": 8 + length + entry["data_offsets"][0]}
                 for name, entry in header.items()}
 
     def _read_pickle(self, file: str) -> dict[str, Tensor]:
-        "The tensors of an old file, mapped into memory."
+        "The tensors of an old file; those of a zip archive, which came later, are mapped into memory."
+        path = self.folder / file
         try:
-            return torch.load(self.folder / file, map_location="cpu", weights_only=True, mmap=True)
+            with path.open("rb") as opened:
+                is_zip = opened.read(4) == b"PK\3\4"
+            if is_zip and any(entry.compress_type for entry in zipfile.ZipFile(path).infolist()):
+                raise ValueError("it is compressed")
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
         except Exception as error:   # whatever a damaged or hostile file provokes
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{self.folder / file} is not a file of tensors alone: {reason}") from None
+            said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)   # without advice to trust it
+            reason = "".join(c for c in [*said.splitlines(), type(error).__name__][0] if c.isprintable())
+            raise UserError(f"{path} is not a file of tensors alone: {reason[:300]}") from None
+        if not isinstance(found, dict):
+            raise UserError(f"{path} holds no tensors with names, but a {type(found).__name__}")
+        for name, tensor in found.items():
+            if not isinstance(name, str) or not _is_stored(tensor):
+                raise UserError(f"{path} is not a file of tensors alone: {str(name)[:80]!r} is something else, "
+                                f"or not all of its numbers are there")
+        return found
 
     def __getitem__(self, name: str) -> Tensor:
         "One tensor, checked."
@@ -486,7 +601,14 @@ class WeightFiles:
         with open(file, "rb") as opened:
             opened.seek(start)
             opened.readinto(buffer)
-        return torch.frombuffer(buffer, dtype=_DTYPES[dtype]).view(shape)
+        return torch.frombuffer(buffer, dtype=_DTYPES[dtype]).view(shape) if buffer else torch.empty(shape)
+
+
+def _is_stored(tensor: Any) -> bool:
+    "Whether this is a tensor, and each of its numbers stands in its file: not repeated, left out or only promised."
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 # %% ../../nbs/28_pretrained.ipynb #3a68cf68
 _NOT_WEIGHTS = re.compile(r"\.attn\.(bias|masked_bias)$|rotary_emb\.inv_freq$|position_ids$|pooler\.")
@@ -500,12 +622,13 @@ def _load_weights(model: nn.Module,       # without memory: on the device "meta"
                   device: torch.device | str = "cpu",
                   ) -> None:
     "Give a model its published weights; `UserError` lists what is missing, left over, or of another shape."
-    in_file = _names_in_file(model, weights, family)
+    in_file = _names_in_file(weights, family)
+    _compare_names(model, in_file, weights, family)
     tensors: dict[str, Tensor] = {}
     wrong = set()
     for name, parameter in model.named_parameters():
         their = family.published_name(name)
-        tensor = _from_hf(weights[in_file[_FUSED_PART.sub("", their)]], their, parameter.ndim)
+        tensor = _from_hf(weights[in_file[_short_name(their, family)]], their, parameter.ndim)
         dtype = dtype or tensor.dtype
         tensors[name] = tensor.to(device, dtype)
         if tensor.shape != parameter.shape:
@@ -519,16 +642,40 @@ def _load_weights(model: nn.Module,       # without memory: on the device "meta"
     model.requires_grad_()
 
 
-def _names_in_file(model: nn.Module, weights: WeightFiles, family: Family) -> dict[str, str]:
-    "The names in the files by what the family's table calls them; `UserError` if one is missing or too many."
-    in_file = {re.sub(f"^(?:{family.in_front})", "", name): name
-               for name in weights.files if not _NOT_WEIGHTS.search(name)}
-    wanted = {_FUSED_PART.sub("", family.published_name(name)) for name, _ in model.named_parameters()}
+def _names_in_file(weights: WeightFiles, family: Family) -> dict[str, str]:
+    "The names of weights in the files, by their short names."
+    return {family.short_name(name): name for name in weights.files if not _NOT_WEIGHTS.search(name)}
+
+
+def _short_name(their: str, family: Family) -> str:
+    "The same of what a family's table says."
+    return family.short_name(_FUSED_PART.sub("", their))
+
+
+def _compare_names(model: nn.Module, in_file: dict[str, str], weights: WeightFiles, family: Family) -> None:
+    "Raise `UserError` if a name is missing or too many."
+    wanted = {_short_name(family.published_name(name), family) for name, _ in model.named_parameters()}
     if missing := wanted - in_file.keys():
         raise UserError(f"{weights.folder} lacks {_first_names(missing)}")
-    if extra := in_file.keys() - wanted - {"lm_head.weight"}:
+    repeated = {_short_name(family.published_name(f"{front}lm_head.weight"), family) for front in _fronts(family)}
+    if extra := in_file.keys() - wanted - repeated:
         raise UserError(f"{weights.folder} has what the model does not: {_first_names(extra)}")
-    return in_file
+
+
+def _fronts(family: Family) -> list[str]:
+    "What stands before our names of the part that reads and writes text, if there is one."
+    return [name.removesuffix("lm_head") for name in family.names if name.endswith("lm_head")]
+
+
+def _has_own_head(weights: WeightFiles, family: Family) -> bool:
+    "Whether the files have a head that is not the table of the tokens once more."
+    in_file = _names_in_file(weights, family)
+    for front in _fronts(family):
+        head, table = (in_file.get(_short_name(family.published_name(f"{front}{part}.weight"), family))
+                       for part in ("lm_head", "embedding"))
+        if head is not None and table is not None:
+            return not torch.equal(weights[head], weights[table])
+    return False
 
 
 def _from_hf(tensor: Tensor,   # as it is in the file
@@ -565,23 +712,91 @@ def load_pretrained(path_or_hub_id: str | Path,          # a folder, or owner/na
                     max_seq_len: int | None = None,      # the longest text from now on; None: as published
                     rope_scaling: str | None = None,     # how to lengthen: the method of `lengthen`
                     ) -> Pretrained:
-    "A published model in our classes; raises `UserError` for whatever does not fit."
+    "A published model in our classes, to predict with; raises `UserError` for whatever does not fit."
     here = Path(path_or_hub_id)
     folder = here if here.is_dir() else _download(str(path_or_hub_id), revision)
-    published = HFConfig(_read_json(folder / "config.json"))
-    if not published:
-        raise UserError(f"{folder} has no config.json: it is not the folder of a published model")
-    if "quantization_config" in published:
-        raise UserError("quantized weights are not supported: load the checkpoint they were made from")
-    family = FAMILIES[str(published["model_type"])]
-    hf_config = HFConfig(family.defaults | published)
-    with torch.device("meta"):            # shapes without memory: the weights come from the files
-        model = family.build(family.config(hf_config), hf_config)
-    _load_weights(model, WeightFiles(folder), family, dtype, device)
+    published, weights = _read_published(folder), WeightFiles(folder)
+    with _naming(folder / "config.json"):
+        family = FAMILIES[HFConfig(published)["model_type"]]
+        hf_config = family.read(published)
+        _check_size(hf_config, weights.n_bytes())
+        config = family.config(hf_config)
+        text = config.get("language_model", config)
+        if text.get("tie_embeddings") and _has_own_head(weights, family):
+            warnings.warn(f"{folder}: config.json says that the head is the table of the tokens, but the weights "
+                          f"have a head of their own: it is kept", stacklevel=2)
+            text["tie_embeddings"] = hf_config["tie_word_embeddings"] = False
+        with torch.device("meta"):            # shapes without memory: the weights come from the files
+            model = family.build(config, hf_config)
+    _load_weights(model, weights, family, dtype, device)
     if max_seq_len is not None or rope_scaling is not None:
         _lengthen(model, max_seq_len, rope_scaling)
     has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
-    return Pretrained(model, load_tokenizer(folder) if has_tokenizer else None, hf_config)
+    return Pretrained(model.eval(), load_tokenizer(folder) if has_tokenizer else None, hf_config)
+
+
+def _read_published(folder: Path) -> dict[str, Any]:
+    "The config.json of a model that can be loaded."
+    if published := _read_json(folder / "config.json"):
+        if published.get("quantization_config") is not None:
+            raise UserError("quantized weights are not supported: load the checkpoint they were made from")
+        return published
+    if adapter := _read_json(folder / "adapter_config.json"):
+        raise UserError(f"{folder} is an adapter for {adapter.get('base_model_name_or_path') or 'a model'}, "
+                        f"not a model: load that one, then load_adapter adds this to it")
+    raise UserError(f"{folder} has no config.json: it is not the folder of a published model")
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    "Put the name of a file in front of what is said about its values."
+    try:
+        yield
+    except UserError as error:
+        raise error if str(path.parent) in str(error) else UserError(f"{path}: {error}") from None
+
+
+_SIZES = ("vocab_size n_positions n_embd n_layer n_head n_inner hidden_size num_hidden_layers "
+          "num_attention_heads head_dim intermediate_size moe_intermediate_size num_local_experts num_experts "
+          "image_size patch_size num_channels num_labels")
+
+
+def _check_size(s: HFConfig, n_bytes: int) -> None:   # of the weights
+    "Refuse sizes that cannot be those of these weights, before anything is built of them."
+    for key in ("text_config", "vision_config"):
+        HFConfig(s.get(key, {}), f"{key}: ")     # its values are of their kinds
+    if (wanted := 2 * _least_numbers(s)) > 4 * n_bytes + 2**20:
+        parts = s, s.get("text_config", {}), s.get("vision_config", {})
+        sizes = {key: part[key] for part in parts for key in _SIZES.split() if isinstance(part.get(key), int)}
+        largest = sorted(sizes, key=lambda key: sizes[key], reverse=True)[:4]
+        raise UserError(f"with {', '.join(f'{key} {sizes[key]}' for key in largest)} the model would take at least "
+                        f"{_memory(wanted)}, and its weights here are {_memory(n_bytes)}")
+
+
+def _least_numbers(s: dict[str, Any]) -> int:
+    "How many numbers a model of these sizes has, at least."
+    def size(*keys: str) -> int:
+        return next((s[key] for key in keys if isinstance(s.get(key), int)), 1)
+
+    D, n_layers = size("hidden_size", "n_embd"), size("num_hidden_layers", "n_layer")
+    wide, n_experts = size("intermediate_size", "n_inner"), size("num_local_experts", "num_experts")
+    sparse = n_layers // size("decoder_sparse_step") - len(s.get("mlp_only_layers") or ())
+    sparse = max(0, sparse) if n_experts > 1 else 0     # layers with experts
+    attention = n_layers * max(size("head_dim") * size("num_attention_heads", "n_head"), size("n_head"))
+    inside = (n_layers - sparse) * wide + sparse * n_experts * size("moe_intermediate_size", "intermediate_size")
+    image, patch = s.get("image_size", 1), size("patch_size")
+    height, width = image if isinstance(image, list) else (image, image)
+    tables = (size("vocab_size") + size("n_positions") + size("num_labels") + size("num_channels") * patch**2
+              + (height // patch) * (width // patch))
+    halves = sum(_least_numbers(s[key]) for key in ("text_config", "vision_config") if s.get(key))
+    return D * (tables + 2 * attention + 2 * inside) + halves
+
+
+def _memory(n_bytes: float) -> str:
+    "In a unit in which it is a short number."
+    units = ("bytes", "KB", "MB", "GB", "TB")
+    power = min((len(str(int(n_bytes))) - 1) // 3, len(units) - 1)
+    return f"{n_bytes / 1000**power:.3g} {units[power]}"
 
 
 def _lengthen(model: nn.Module, max_seq_len: int | None, rope_scaling: str | None) -> None:
@@ -615,8 +830,8 @@ _ONLY_WITH = {   # unless this is chosen
     "sliding_window": {"sliding_window"}, "sparse": {"sparse_pattern", "block_size"},
     "rope": {"rope_base", "rope_interleaved", "rope_scaling"},
     True: {"num_experts", "top_k", "num_shared_experts", "norm_topk_prob"}}
-_ONLY_IN_TRAINING = {"dropout", "router_aux_loss_coef", "router_z_loss_coef", "capacity_factor", "router_noise",
-                     "bias", "layers"}
+_ONLY_IN_TRAINING = {"dropout", "router_aux_loss_coef", "router_aux_loss_scope", "router_z_loss_coef",
+                     "capacity_factor", "router_noise", "bias", "layers"}
 _DEFAULT_ACTIVATION = {"standard": "relu", "geglu": "gelu", "swiglu": "silu"}
 
 
@@ -626,7 +841,7 @@ def _effective_keys(config: ModelConfig) -> list[dict[str, Any]]:
     for layer in map(config.layer, range(config.n_layers)):
         chosen = {layer.attention_type, layer.pos_encoding, layer.use_moe}
         idle = _ONLY_IN_TRAINING.union(*(keys for choice, keys in _ONLY_WITH.items() if choice not in chosen))
-        kept = {key: value for key, value in layer.model_dump().items() if key not in idle}
+        kept = {key: value for key, value in layer if key not in idle}
         kept["activation"] = kept["activation"] or _DEFAULT_ACTIVATION.get(kept["ffn_type"])
         kept["attention_scale"] = kept["attention_scale"] or kept["head_dim"] ** -0.5
         if layer.attention_type == "standard":
@@ -637,6 +852,15 @@ def _effective_keys(config: ModelConfig) -> list[dict[str, Any]]:
     return found
 
 # %% ../../nbs/28_pretrained.ipynb #42eecf49
+_PUBLISHED_ACTIVATION = {"gelu_tanh": "gelu_pytorch_tanh"}   # the others are called alike
+
+
+def _activation_to_hf(c: ModelConfig) -> str:
+    "The activation by its published name."
+    ours = c.activation or _DEFAULT_ACTIVATION.get(c.ffn_type, "silu")
+    return _PUBLISHED_ACTIVATION.get(ours, ours)
+
+
 def _scaling_to_hf(scaling: RopeScaling | None) -> dict[str, Any] | None:
     "A scaling of rotary positions as a config.json says it."
     if scaling is None:
@@ -646,13 +870,21 @@ def _scaling_to_hf(scaling: RopeScaling | None) -> dict[str, Any] | None:
     return {"rope_type": scaling.type} | {key: values[key] for key in keys if values[key] is not None}
 
 
+def _gpt2_to_hf(c: ModelConfig) -> dict[str, Any]:
+    "The configuration as GPT-2's, as far as it goes."
+    return {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": c.vocab_size,
+            "n_positions": c.max_seq_len, "n_embd": c.d_model, "n_layer": c.n_layers, "n_head": c.n_heads,
+            "n_inner": c.d_ff, "activation_function": _activation_to_hf(c), "layer_norm_epsilon": c.norm_eps,
+            "tie_word_embeddings": c.tie_embeddings}
+
+
 def _llama_to_hf(c: ModelConfig) -> dict[str, Any]:
-    "The configuration as LLaMA's, as far as it goes."
+    "The same as LLaMA's."
     return {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": c.vocab_size,
             "max_position_embeddings": c.max_seq_len, "hidden_size": c.d_model,
             "num_hidden_layers": c.n_layers, "num_attention_heads": c.n_heads,
             "num_key_value_heads": c.n_kv_heads, "head_dim": c.head_dim, "intermediate_size": c.d_ff,
-            "hidden_act": c.activation or "silu", "rms_norm_eps": c.norm_eps,
+            "hidden_act": _activation_to_hf(c), "rms_norm_eps": c.norm_eps,
             "rope_theta": c.rope_base, "rope_scaling": _scaling_to_hf(c.rope_scaling),
             "attention_bias": c.attention_bias, "mlp_bias": c.ffn_bias,
             "tie_word_embeddings": c.tie_embeddings, "use_cache": True}
@@ -668,11 +900,76 @@ def _mistral_to_hf(c: ModelConfig) -> dict[str, Any]:
 
 def _mixtral_to_hf(c: ModelConfig) -> dict[str, Any]:
     "The same with experts."
-    return _mistral_to_hf(c) | {"model_type": "mixtral", "architectures": ["MixtralForCausalLM"],
-                                "num_local_experts": c.num_experts, "num_experts_per_tok": c.top_k}
+    return _mistral_to_hf(c) | _experts_to_hf(c) | {
+        "model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "num_local_experts": c.num_experts}
 
 
-FORMATS = Registry("format", llama=_llama_to_hf, mistral=_mistral_to_hf, mixtral=_mixtral_to_hf)
+def _experts_to_hf(c: ModelConfig) -> dict[str, Any]:
+    "How experts are chosen, and whether training asks equal loads; here it must ask as it is asked there."
+    balanced = c.router_aux_loss_scope == "model" and c.router_aux_loss_coef > 0
+    return {"num_experts_per_tok": c.top_k, "output_router_logits": balanced,
+            "router_aux_loss_coef": c.router_aux_loss_coef if balanced else 0.0}
+
+# %% ../../nbs/28_pretrained.ipynb #to-hf-layers
+def _kinds_to_hf(c: ModelConfig) -> dict[str, Any]:
+    "Which layers look through a window, and through which."
+    layers = [c.layer(i) for i in range(c.n_layers)]
+    windows = [layer.sliding_window for layer in layers if layer.attention_type == "sliding_window"]
+    kinds = ["sliding_attention" if layer.attention_type == "sliding_window" else "full_attention"
+             for layer in layers]
+    return {"layer_types": kinds, "sliding_window": windows[0] if windows else None}
+
+
+def _qwen2_to_hf(c: ModelConfig) -> dict[str, Any]:
+    "Qwen 2: LLaMA with windows in some layers."
+    written = {key: value for key, value in _llama_to_hf(c).items() if not key.endswith("_bias")}
+    kinds = _kinds_to_hf(c)
+    windows = {"use_sliding_window": kinds["sliding_window"] is not None,
+               "max_window_layers": kinds["layer_types"].count("full_attention")}
+    return written | kinds | windows | {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}
+
+
+def _qwen3_to_hf(c: ModelConfig) -> dict[str, Any]:
+    "The same with a bias in all maps of attention, or in none."
+    return _qwen2_to_hf(c) | {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"],
+                              "attention_bias": c.attention_bias}
+
+
+def _qwen3_moe_to_hf(c: ModelConfig) -> dict[str, Any]:
+    "The same with experts, in all layers or in some."
+    layers = [c.layer(i) for i in range(c.n_layers)]
+    plain = [i for i, layer in enumerate(layers) if not layer.use_moe]
+    sparse = next((layer for layer in layers if layer.use_moe), c)
+    return _qwen3_to_hf(c) | _experts_to_hf(sparse) | {
+        "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "mlp_only_layers": plain,
+        "decoder_sparse_step": 1, "num_experts": sparse.num_experts,
+        "norm_topk_prob": sparse.top_k > 1 if sparse.norm_topk_prob is None else sparse.norm_topk_prob,
+        "moe_intermediate_size": sparse.d_ff, "intermediate_size": layers[plain[0]].d_ff if plain else sparse.d_ff}
+
+
+def _gemma2_to_hf(c: ModelConfig) -> dict[str, Any]:
+    "Gemma 2: a scale of its own, and caps."
+    scale = c.attention_scale or c.head_dim ** -0.5   # type: ignore[operator]   # filled in
+    return {key: value for key, value in _llama_to_hf(c).items() if key not in ("mlp_bias", "hidden_act")} | {
+        "model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"], "hidden_activation": _activation_to_hf(c),
+        "query_pre_attn_scalar": round(scale ** -2), "attn_logit_softcapping": c.attn_logit_softcapping,
+        "final_logit_softcapping": c.final_logit_softcapping, **_kinds_to_hf(c)}
+
+
+def _gemma3_to_hf(c: ModelConfig) -> dict[str, Any]:
+    "Gemma 3: near positions turn at a speed of their own."
+    kinds = _kinds_to_hf(c)
+    far, near = ([c.layer(i) for i, kind in enumerate(kinds["layer_types"]) if kind == wanted]
+                 for wanted in ("full_attention", "sliding_attention"))
+    far, near = far or near, near or far    # where there is only one kind
+    return _gemma2_to_hf(c) | {
+        "model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"], "rope_theta": far[0].rope_base,
+        "rope_scaling": _scaling_to_hf(far[0].rope_scaling), "rope_local_base_freq": near[0].rope_base}
+
+
+FORMATS = Registry("format", llama=_llama_to_hf, mistral=_mistral_to_hf, mixtral=_mixtral_to_hf, gpt2=_gpt2_to_hf,
+                   qwen2=_qwen2_to_hf, qwen3=_qwen3_to_hf, qwen3_moe=_qwen3_moe_to_hf, gemma2=_gemma2_to_hf,
+                   gemma3_text=_gemma3_to_hf)
 
 # %% ../../nbs/28_pretrained.ipynb #6e4e7593
 def _to_hf(config: ModelConfig,
@@ -681,7 +978,7 @@ def _to_hf(config: ModelConfig,
     "The config.json of a model in a published format; `UserError` names what the format cannot express."
     written = FORMATS[format](config)
     family = FAMILIES[format]
-    read = make_config({"model": family.config(HFConfig(family.defaults | written))}, format).model
+    read = make_config({"model": family.config(family.read(written))}, format).model
     lost = {f"{key} {mine[key]!r}"
             for mine, back in zip(_effective_keys(config), _effective_keys(read), strict=True)
             for key in mine if mine[key] != back.get(key)}
@@ -689,6 +986,32 @@ def _to_hf(config: ModelConfig,
         raise UserError(f"the format {format} cannot express {', '.join(sorted(lost))}: "
                         f"choose another of {', '.join(FORMATS)}")
     return written
+
+
+def _published_weights(model: Transformer, family: Family, format: str) -> dict[str, Tensor]:
+    "The weights as the family's files have them: by its names, fused and transposed where it does so."
+    parts: dict[str, list[Tensor]] = {}
+    ours = [name for name, _ in model.named_parameters()]
+    if strange := {name for name in ours if not _has_name(name, family)}:
+        raise UserError(f"the format {format} has no {_first_names(strange)}; if this is LoRA, fold it in first, "
+                        f"by merge_lora, or write it alone, by save_adapter")
+    for name, p in model.named_parameters():   # queries come first, then keys, then values
+        parts.setdefault(_FUSED_PART.sub("", family.published_name(name)), []).append(p.detach())
+    return {their: _as_stored(torch.cat(part) if len(part) > 1 else part[0], their)
+            for their, part in parts.items()}
+
+
+def _has_name(name: str, family: Family) -> bool:
+    "Whether a family has such a weight."
+    try:
+        return bool(family.published_name(name))
+    except KeyError:
+        return False
+
+
+def _as_stored(tensor: Tensor, their: str) -> Tensor:
+    "The opposite of `_from_hf`: GPT-2's matrices are turned."
+    return tensor.T.contiguous() if re.search(r"\.c_\w+\.weight$", their) else tensor
 
 
 def save_pretrained(folder: str | Path,               # must not exist yet
@@ -699,16 +1022,15 @@ def save_pretrained(folder: str | Path,               # must not exist yet
                     ) -> Path:
     "Write a model as others publish theirs, complete or not at all."
     hf_config = _to_hf(model.config, format)
-    family = FAMILIES[format]
     if tokenizer is not None:
         hf_config |= {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id,
                       "pad_token_id": tokenizer.pad_id}
     hf_config["torch_dtype"] = str(model.embedding.weight.dtype).removeprefix("torch.")
-    weights = {family.published_name(name): p.detach() for name, p in model.named_parameters()}
+    weights = _published_weights(model, FAMILIES[format], format)
     save = _import_extra("huggingface_hub").save_torch_state_dict
     with new_folder(Path(folder)) as unfinished:
         save(weights, unfinished, max_shard_size=max_shard_size)
-        (unfinished / "config.json").write_text(json.dumps(hf_config, indent=2), encoding="utf-8")
+        write_file(unfinished / "config.json", json.dumps(hf_config, indent=2))
         if tokenizer is not None:
             save_tokenizer(tokenizer, unfinished)
     return Path(folder)

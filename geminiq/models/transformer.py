@@ -65,7 +65,8 @@ class Transformer(nn.Module):
         "The residual stream after the last norm, from which the head predicts."
         positions = self._position_ids(tokens, attention_mask, cache)
         x = self.embedding(tokens) if inputs_embeds is None else inputs_embeds
-        x = x * self.config.d_model ** 0.5 if self.config.scale_embeddings else x
+        if self.config.scale_embeddings:   # by √D, in the precision of the embeddings
+            x = x * torch.full((), self.config.d_model ** 0.5, dtype=x.dtype, device=x.device)
         x = self.dropout(self.position.embed(x, positions))
         told = self._told_to_attention(positions, x)
         for layer, block in enumerate(self.blocks):

@@ -35,7 +35,8 @@ class RMSNorm(nn.Module):
     def forward(self,
                 x: Tensor,   # (..., D)
                 ) -> Tensor: # (..., D)
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        precise = torch.promote_types(x.dtype, self.weight.dtype)   # under autocast x may be coarser
+        return F.rms_norm(x.to(precise), self.weight.shape, self.weight, self.eps).to(x.dtype)
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> Self:
@@ -55,14 +56,15 @@ class LayerNorm(RMSNorm):
 
 
 class RMSNormPlusOne(RMSNorm):
-    "RMSNorm by 1 + weight, so that the weights start at 0, to which weight decay pulls (Gemma)."
+    "RMSNorm by 1 + weight, with weights that start at 0 (Gemma); the sum has at least 32 bits."
 
     def __init__(self, d_model: int, eps: float = 1e-6):
         super().__init__(d_model, eps)
         nn.init.zeros_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, 1 + self.weight, self.eps)
+        precise = torch.promote_types(x.dtype, torch.float32)   # 16 bits cannot tell 1.0625 from 1.0664
+        return F.rms_norm(x.to(precise), self.weight.shape, 1 + self.weight.to(precise), self.eps).to(x.dtype)
 
 
 NORMS: Registry[type[RMSNorm]] = Registry(
@@ -102,8 +104,14 @@ class TransformerBlock(nn.Module):
         gathered = self.attention(self._read(x, self.attention_norm), **how)
         x = self._add(x, self.attention_output_norm(gathered), self.attention_norm)
         x = self._cross(x, "between")
-        computed = self.feed_forward(self._read(x, self.feed_forward_norm))
+        computed = self._compute(self._read(x, self.feed_forward_norm), how.get("attention_mask"))
         return self._add(x, self.feed_forward_output_norm(computed), self.feed_forward_norm)
+
+    def _compute(self, x: Tensor, attention_mask: Tensor | None) -> Tensor:   # (B, T, D) each
+        "What feed-forward makes of each position; where it could matter to others, padding is left out."
+        if attention_mask is None or not getattr(self.feed_forward, "skips_padding", False):
+            return self.feed_forward(x)
+        return self.feed_forward(x, attention_mask[:, -x.shape[1]:])
 
     def _read(self, x: Tensor, norm: nn.Module) -> Tensor:   # (B, T, D) each
         "What a layer sees of the residual stream."

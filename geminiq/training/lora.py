@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from ..data.pretrained_tokenizer import _read_json
 from ..models.pretrained import _FUSED_PART, FAMILIES, WeightFiles, _first_names
-from ..utils.files import new_folder
+from ..utils.files import new_folder, write_file
 from ..utils.device import UserError, make_generator
 
 # %% ../../nbs/29_lora.ipynb #0c445799
@@ -173,7 +173,7 @@ def save_adapter(folder: str | Path,      # must not exist yet
                for name, layer in layers.items() for leaf in "AB"}
     with new_folder(Path(folder)) as unfinished:
         save_file(tensors, unfinished / "adapter_model.safetensors", metadata={"format": "pt"})
-        (unfinished / "adapter_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+        write_file(unfinished / "adapter_config.json", json.dumps(settings, indent=2))
     return Path(folder)
 
 
@@ -183,11 +183,10 @@ def _adapter_names(names: Iterable[str],   # of our linear maps
     "What published models call these, as far as the family has them."
     if family not in _TEXT_FAMILIES:
         raise UserError(f"family {family!r} is not supported: known are {', '.join(_TEXT_FAMILIES)}")
-    front = FAMILIES[family].in_front.replace("\\", "")
     theirs = {}
     for name in names:
         with suppress(KeyError):
-            theirs[name] = front + FAMILIES[family].published_name(name)
+            theirs[name] = FAMILIES[family].published_name(name)
     return theirs
 
 
@@ -244,11 +243,26 @@ def _read_settings(path: Path) -> dict[str, Any]:
 def _compile_names(values: dict[str, float],   # by regular expressions for names of layers
                    source: str,                # where they stand, for the message
                    ) -> dict[re.Pattern[str], float]:
-    "The same with expressions that can be matched."
+    "The same with expressions that can be matched, and soon."
     try:
+        if sum(map(_cost, values)) > 300_000:
+            raise UserError(f"{source} has expressions that could take for ever: name the layers instead")
         return {re.compile(rf"(.*\.)?({name})$"): value for name, value in values.items()}
-    except (AttributeError, re.error) as error:
-        raise UserError(f"{source} is not a table of regular expressions: {error}") from None
+    except (AttributeError, TypeError, ValueError, re.error) as error:
+        raise UserError(f"{source} is not a table of simple regular expressions: {error}") from None
+
+
+_ATOM = r"(?:\\[.dDwW]|\[\^?[\w.-]+\]|[\w.^$-])(?:[*+?]|\{\d\d?(?:,\d?\d?)?\})?"   # a letter or a class, repeated or not
+_GROUP = rf"\((?:\?:)?(?:{_ATOM})*(?:\|(?:{_ATOM})*)*\)"                           # one thing or another
+_SIMPLE = re.compile(rf"(?:{_ATOM}|{_GROUP}|\|)*")
+
+
+def _cost(name: str) -> int:   # of an expression
+    "About how many ways there are to match it with a name of 60 letters."
+    if not _SIMPLE.fullmatch(name):
+        raise ValueError(f"{name[:80]!r} has more than letters, classes, repetitions of one of them, and alternatives")
+    repetitions = len(re.findall(r"[*+?{]", name.replace("(?:", "(")))
+    return 60**min(repetitions, 9) * prod(group.count("|") + 1 for group in re.findall(_GROUP, name))
 
 
 def _of_layer(their: str,                              # the name of a layer
@@ -272,7 +286,10 @@ class _AdapterFiles(WeightFiles):
     "The tensors of an adapter, by name."
 
     def _files(self) -> dict[str, str]:
-        return dict.fromkeys(self.header("adapter_model.safetensors"), "adapter_model.safetensors")
+        for file in ("adapter_model.safetensors", "adapter_model.bin"):
+            if (self.folder / file).is_file():
+                return dict.fromkeys(self._names(file), file)
+        raise UserError(f"{self.folder} has neither adapter_model.safetensors nor adapter_model.bin")
 
 
 class _Change(NamedTuple):

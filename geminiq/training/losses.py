@@ -15,40 +15,63 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data.dataset import IGNORE_INDEX
+from ..utils.device import UserError
 from ..utils.registry import Registry
 
 # %% ../../nbs/11_losses.ipynb #368829f8
 def cross_entropy_loss(logits: Tensor,           # (..., V)
                        targets: Tensor,          # (...) token ids, or −100 where nothing is asked
-                       reduction: str = "mean",  # "mean" or "sum", over the targets that count
+                       reduction: str = "mean",  # "mean" or "sum", over the targets that count, or "none"
                        label_smoothing: float = 0.0,   # ε, shared evenly among all tokens
-                       ) -> Tensor:              # ()
+                       weight: Tensor | None = None,   # (V,) how much each token counts, also in the mean
+                       ) -> Tensor:              # (), or (...) for "none", with 0 where nothing is asked
     "Minus the logarithm of the probability of the right token."
     if logits.shape[:-1] != targets.shape:
         raise ValueError(f"logits {tuple(logits.shape)} do not fit targets {tuple(targets.shape)}")
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    total = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORE_INDEX,
-                            reduction="sum", label_smoothing=label_smoothing)
-    return total if reduction == "sum" else total / (targets != IGNORE_INDEX).sum().clamp(min=1)
+    weight = None if weight is None else weight.to(logits)
+    losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), weight, ignore_index=IGNORE_INDEX,
+                             reduction="none" if reduction == "none" else "sum",
+                             label_smoothing=label_smoothing)
+    return _reduced(losses, targets, reduction, weight)
+
+
+def _reduced(losses: Tensor,    # one for each target, or their sum
+             targets: Tensor,   # (...) token ids, or −100
+             reduction: str,    # "mean", "sum" or "none"
+             weight: Tensor | None = None,   # (V,) how much each token counts in the mean
+             ) -> Tensor:
+    "Losses as they are wanted: with as many dimensions as the targets, summed, or as the mean."
+    if reduction not in ("mean", "sum", "none"):
+        raise UserError(f"reduction {reduction!r} is unknown: it is mean, sum or none")
+    if reduction == "none":
+        return losses.view_as(targets)
+    if reduction == "sum":
+        return losses.sum()
+    counts = (targets != IGNORE_INDEX).to(losses.dtype)
+    n = (counts if weight is None else counts * weight[targets.clamp(min=0)]).sum()
+    return losses.sum() / n.where(n > 0, 1)
 
 # %% ../../nbs/11_losses.ipynb #1cdbd748
 def focal_loss(logits: Tensor,           # (..., V)
                targets: Tensor,          # (...) token ids, or −100 where nothing is asked
                gamma: float = 2.0,       # γ, how little the easy ones count
-               reduction: str = "mean",  # "mean" or "sum", over the targets that count
-               ) -> Tensor:              # ()
-    "Cross-entropy in which what is right already counts little: −(1 − p)^γ ln p (Lin et al. 2017)."
+               reduction: str = "mean",  # "mean" or "sum", over the targets that count, or "none"
+               alpha: Tensor | float = 1.0,   # α, how much each token counts (V,), or all of them
+               ) -> Tensor:              # (), or (...) for "none", with 0 where nothing is asked
+    "Cross-entropy in which what is right already counts little: −α (1 − p)^γ ln p (Lin et al. 2017)."
     if logits.shape[:-1] != targets.shape:
         raise ValueError(f"logits {tuple(logits.shape)} do not fit targets {tuple(targets.shape)}")
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORE_INDEX,
                            reduction="none")   # 0 if ignored
-    total = ((1 - (-loss).exp()) ** gamma * loss).sum()
-    return total if reduction == "sum" else total / (targets != IGNORE_INDEX).sum().clamp(min=1)
+    if isinstance(alpha, Tensor):
+        alpha = alpha[targets.flatten().clamp(min=0)]    # (n,) of the right tokens
+    return _reduced(alpha * (1 - (-loss).exp()) ** gamma * loss, targets, reduction)
 
 # %% ../../nbs/11_losses.ipynb #79efc8b8
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    "The summed loss from features and the head's weights, a piece of the vocabulary at a time."
+    "The loss of each target from features and the head's weights, a piece of the vocabulary at a time."
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, targets: Tensor, smoothing: float, chunk: int,
@@ -66,13 +89,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 right = torch.where(inside, logits.gather(1, column[:, None])[:, 0], right)
         ctx.save_for_backward(features, weight, targets, logsum)
         ctx.settings = smoothing, chunk, dtype
-        return (logsum - (1 - smoothing) * right - smoothing * mean)[targets != IGNORE_INDEX].sum()
+        losses = logsum - (1 - smoothing) * right - smoothing * mean               # (n,)
+        return losses * (targets != IGNORE_INDEX)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         features, weight, targets, logsum = ctx.saved_tensors
         smoothing, chunk, dtype = ctx.settings
-        x, counts = features.to(dtype), gradient * (targets != IGNORE_INDEX)[:, None]  # (n, D), (n, 1)
+        x, counts = features.to(dtype), (gradient * (targets != IGNORE_INDEX))[:, None]   # (n, D), (n, 1)
         d_features, d_weight = torch.zeros_like(x, dtype=logsum.dtype), torch.empty_like(weight)
         for start, piece in _pieces(weight, chunk, dtype):
             logits = (x @ piece.T).to(logsum.dtype)                                # (n, chunk)
@@ -102,10 +126,10 @@ def _find(targets: Tensor, start: int, size: int) -> tuple[Tensor, Tensor]:   # 
 def chunked_cross_entropy_loss(features: Tensor,         # (..., D) what the head would read
                                weight: Tensor,           # (V, D) of the head
                                targets: Tensor,          # (...) token ids, or −100 where nothing is asked
-                               reduction: str = "mean",  # "mean" or "sum", over the targets that count
+                               reduction: str = "mean",  # as for `cross_entropy_loss`
                                chunk: int = 8192,        # tokens of the vocabulary at a time
                                label_smoothing: float = 0.0,   # ε, shared evenly among all tokens
-                               ) -> Tensor:              # ()
+                               ) -> Tensor:              # (), or (...) for "none"
     "`cross_entropy_loss` of `features @ weight.T`, without ever holding all logits."
     if features.shape[:-1] != targets.shape or features.shape[-1] != weight.shape[-1]:
         raise ValueError(f"features {tuple(features.shape)}, weight {tuple(weight.shape)} and targets "
@@ -113,9 +137,9 @@ def chunked_cross_entropy_loss(features: Tensor,         # (..., D) what the hea
     device, dtype = features.device.type, torch.promote_types(features.dtype, weight.dtype)
     if torch.is_autocast_enabled(device) and dtype != torch.float64:     # float64 is left alone by autocast
         dtype = torch.get_autocast_dtype(device)
-    total = _ChunkedCrossEntropy.apply(features.flatten(0, -2), weight, targets.flatten(), label_smoothing,
-                                       chunk, dtype)
-    return total if reduction == "sum" else total / (targets != IGNORE_INDEX).sum().clamp(min=1)
+    losses = _ChunkedCrossEntropy.apply(features.flatten(0, -2), weight, targets.flatten(), label_smoothing,
+                                        chunk, dtype)
+    return _reduced(losses, targets, reduction)
 
 # %% ../../nbs/11_losses.ipynb #losses-argmax-code
 @torch.no_grad()

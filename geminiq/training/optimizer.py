@@ -18,17 +18,18 @@ def configure_optimizer(model: nn.Module,
                         learning_rate: float,                       # η, the highest; a schedule scales it
                         weight_decay: float = 0.1,                  # λ, for weights of two or more dimensions
                         betas: tuple[float, float] = (0.9, 0.95),   # β₁, β₂
+                        eps: float = 1e-8,                          # ε, keeps the quotient finite
                         ) -> torch.optim.AdamW:
     "AdamW that decays matrices and leaves norms and biases alone (Loshchilov and Hutter 2019)."
     learned = [p for p in model.parameters() if p.requires_grad]
     groups = [{"params": [p for p in learned if p.ndim >= 2], "weight_decay": weight_decay},
               {"params": [p for p in learned if p.ndim < 2], "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=True)
 
 # %% ../../nbs/13_optimizer.ipynb #2be095d2
 def _warm_up(step: int, warmup_steps: int) -> float:
     "The factor while the learning rate rises, at most 1."
-    return min(1.0, step / max(1, warmup_steps))
+    return min(1.0, step / warmup_steps) if warmup_steps else 1.0
 
 
 def _progress(step: int, warmup_steps: int, max_steps: int) -> float:

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'save_checkpoint', 'full_tensor', 'build_model', 'Checkpoint', 'load_checkpoint', 'load_training_state',
-           'checkpoint_folder', 'checkpoints', 'latest_checkpoint', 'keep_latest']
+           'verify_checkpoint', 'checkpoint_folder', 'checkpoints', 'checkpoint_step', 'last_whole',
+           'latest_checkpoint', 'keep_latest']
 
 # %% ../../nbs/workshop/checkpointing.ipynb #f30f069e
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +25,7 @@ from ..data.tokenizer import Tokenizer
 from ..models.transformer import Transformer
 from .config import Config, load_config, save_config
 from .device import UserError
-from .files import UNFINISHED, new_folder, remove_folder
+from .files import UNFINISHED, clear_leftovers, new_folder, read_json, remove_folder
 from .registry import Registry
 
 # %% ../../nbs/workshop/checkpointing.ipynb #bbc1c44c
@@ -35,32 +37,63 @@ def save_checkpoint(folder: str | Path,         # must not exist yet
                     state: dict | None = None,  # what else to remember, as JSON
                     write: bool = True,         # False: only give this process's parts of tensors
                     ) -> Path:
-    "Write a checkpoint that is either complete or not there."
+    "Write a checkpoint that is complete or not there; raises `UserError` for what could not be read back."
     kind = TOKENIZERS[config.data.tokenizer_type]
     if not isinstance(tokenizer, kind):
         raise UserError(f"a checkpoint with data.tokenizer_type {config.data.tokenizer_type} keeps a {kind.__name__}, "
-                        f"not a {type(tokenizer).__name__}: save a published model's with save_pretrained")
-    folder = Path(folder)
+                        f"not a {type(tokenizer).__name__}: set data.tokenizer_type to what it is")
+    _check_config(model, config)
+    folder, remembered = Path(folder), _as_json(state or {})
     weights = _collect(model.named_parameters(), write)
     means = {} if optimizer is None else _collect(_optimizer_tensors(model, optimizer), write)
     if not write:
         return folder
     with new_folder(folder) as unfinished:
-        save_file(weights, unfinished / "model.safetensors")
+        _save_tensors(weights, unfinished / "model.safetensors")
         save_config(config, unfinished / "config.yaml")
         tokenizer.save(unfinished / "tokenizer.model")
         if optimizer is not None:
-            save_file(means, unfinished / "training.safetensors")
-            (unfinished / "training.json").write_text(json.dumps(state or {}), encoding="utf-8")
+            _save_tensors(means, unfinished / "training.safetensors")
+            (unfinished / "training.json").write_text(remembered, encoding="utf-8")
         sums = "".join(f"{_sha256(file)}  {file.name}\n" for file in sorted(unfinished.iterdir()))
         (unfinished / "SHA256SUMS").write_text(sums, encoding="utf-8")
     return folder
+
+
+def _check_config(model: nn.Module, config: Config) -> None:
+    "Raise `UserError` if the model was made from another configuration: it could not be read back."
+    made_from = getattr(model, "config", config.model)
+    different = [key for key, value in config.model if getattr(made_from, key, value) != value]
+    if different:
+        raise UserError(f"the model has another {different[0]} than the configuration it is saved with "
+                        f"({getattr(made_from, different[0])!r} and {getattr(config.model, different[0])!r}): "
+                        f"give the configuration that the model was made from")
+
+
+def _as_json(state: dict) -> str:
+    "A state as text; raises `UserError` if it cannot be read back."
+    try:
+        return json.dumps(state)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the state of a checkpoint is JSON, and this is not ({error}): "
+                        f"keep tensors in the model") from None
+
+
+def _save_tensors(tensors: dict[str, Tensor], file: Path) -> None:
+    "A safetensors file; a full disk is an `OSError`, as everywhere."
+    try:
+        save_file(tensors, file)
+    except SafetensorError as error:
+        raise OSError(str(error)) from None
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
     "The optimizer's tensors with the names of the weights they belong to."
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
+            if not isinstance(value, Tensor):
+                raise UserError(f"{type(optimizer).__name__} remembers {key} as {type(value).__name__}: "
+                                f"a checkpoint keeps tensors; use AdamW, or save without the optimizer")
             yield f"{key} {name}", value
 
 
@@ -112,17 +145,30 @@ def load_checkpoint(path: str | Path,   # a checkpoint, a file inside one, or a 
                     device: torch.device | str = "cpu",
                     prepare: Callable[[Transformer], object] | None = None,   # what was changed in the model
                     ) -> Checkpoint:
-    "Read a checkpoint; raises `UserError` if it is missing, damaged or edited."
-    folder = latest_checkpoint(path)
-    _verify(folder)
+    "Read a checkpoint, ready to generate; raises `UserError` if it is missing, damaged or edited."
+    while True:
+        folder = latest_checkpoint(path)
+        try:
+            verify_checkpoint(folder)
+            return _load(folder, device, prepare)
+        except Exception as error:
+            if not folder.is_dir():
+                continue     # a run at work has removed it: there is a newer one
+            last = last_whole(folder.parent) if isinstance(error, UserError) else None
+            if last in (None, folder):
+                raise
+            raise UserError(f"{error} (the last good one is {last})") from None
+
+
+def _load(folder: Path, device: torch.device | str, prepare: Callable[[Transformer], object] | None) -> Checkpoint:
+    "Read a checkpoint whose files are as they were written."
     config = load_config(folder / "config.yaml")
     tensors = _load_tensors(folder / "model.safetensors", device)
-    with torch.device("meta"):            # shapes without memory: the weights come from the file
-        model = build_model(config)
+    model = _build_empty(folder, config, len(tensors))
     if prepare is not None:
         prepare(model)
     wanted = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    found = {name: tuple(t.shape) for name, t in tensors.items()}
+    found = {name: tuple(t.shape) for name, t in tensors.items() if t.is_floating_point()}
     if wanted != found:
         wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         raise UserError(f"{folder}: {len(wrong)} weights do not fit config.yaml, such as {wrong[0]}: "
@@ -131,7 +177,19 @@ def load_checkpoint(path: str | Path,   # a checkpoint, a file inside one, or a 
     if config.model.tie_embeddings:
         model.lm_head.weight = model.embedding.weight
     tokenizer = TOKENIZERS[config.data.tokenizer_type].load(folder / "tokenizer.model")
-    return Checkpoint(model, config, tokenizer)
+    return Checkpoint(model.eval(), config, tokenizer)
+
+
+def _build_empty(folder: Path, config: Config, n_tensors: int) -> Any:
+    "The configured model in shapes without memory: its weights come from the file."
+    try:
+        if config.model.n_layers > n_tensors:
+            raise RuntimeError(f"{config.model.n_layers} layers, and {n_tensors} tensors")
+        with torch.device("meta"):
+            return build_model(config)
+    except RuntimeError as error:
+        raise UserError(f"{folder}: no model is as large as config.yaml says ({error}): "
+                        f"use another checkpoint") from None
 
 
 def load_training_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
@@ -139,12 +197,15 @@ def load_training_state(path: str | Path, model: nn.Module, optimizer: torch.opt
     folder = latest_checkpoint(path)
     if not (folder / "training.json").is_file():
         raise UserError(f"{folder} has no training state: it can generate, but training cannot go on from it")
+    verify_checkpoint(folder, ("training.json", "training.safetensors"))
     parameters = dict(model.named_parameters())
     for name, tensor in _load_tensors(folder / "training.safetensors", "cpu").items():
         key, _, parameter = name.partition(" ")
+        if parameter not in parameters:
+            raise UserError(f"{folder} remembers {name!r}, which this model does not have: use another checkpoint")
         p = parameters[parameter]
         optimizer.state[p][key] = _parted_like(p, tensor) if tensor.shape == p.shape else tensor.to(p.device)
-    return json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    return read_json(folder / "training.json")
 
 
 def _parted_like(parameter: Any, tensor: Tensor) -> Tensor:
@@ -164,21 +225,29 @@ def _load_tensors(file: Path, device: torch.device | str) -> dict[str, Tensor]:
         raise UserError(f"{file} is not a safetensors file: {error}") from None
 
 
-_NEEDED = ("model.safetensors", "config.yaml", "tokenizer.model")
+_NEEDED = ("model.safetensors", "config.yaml")   # and what else SHA256SUMS names, such as a tokenizer's files
 
 
-def _verify(folder: Path) -> None:
+def verify_checkpoint(folder: Path,
+                      files: Iterable[str] = (),   # of it; none: all
+                      ) -> None:
     "Raise `UserError` unless every file is as it was when it was written."
-    lines = (folder / "SHA256SUMS").read_text(encoding="utf-8", errors="replace").splitlines()
-    digests = {Path(name).name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    for name in sorted({*_NEEDED, *digests}):   # each file is read once
-        file = folder / name
-        if not file.is_file() or name not in digests:
-            raise UserError(f"{folder} is incomplete: {name} or its fingerprint is missing; "
-                            f"use another checkpoint")
-        if _sha256(file) != digests[name]:
-            raise UserError(f"{file} is not what was saved (damaged or edited): "
-                            f"restore it, or use another checkpoint")
+    if not (folder / "SHA256SUMS").is_file():
+        raise UserError(f"{folder} is incomplete: SHA256SUMS is missing; use another checkpoint")
+    try:
+        lines = (folder / "SHA256SUMS").read_text(encoding="utf-8", errors="replace").splitlines()
+        digests = {Path(name).name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        for name in sorted(files or {*_NEEDED, *digests}):   # each file is read once
+            file = folder / name
+            if not file.is_file() or name not in digests:
+                raise UserError(f"{folder} is incomplete: {name} or its fingerprint is missing; "
+                                f"use another checkpoint")
+            if _sha256(file) != digests[name]:
+                raise UserError(f"{file} is not what was saved (damaged or edited): "
+                                f"restore it, or use another checkpoint")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}: {Path(error.filename or folder).name}); "
+                        f"use another checkpoint") from None
 
 # %% ../../nbs/workshop/checkpointing.ipynb #11f1b2a1
 def checkpoint_folder(output_dir: str | Path, step: int) -> Path:
@@ -187,10 +256,26 @@ def checkpoint_folder(output_dir: str | Path, step: int) -> Path:
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
-    "The checkpoints of a run, oldest first."
-    found = [folder for folder in Path(output_dir).glob("step-*")
-             if (folder / "SHA256SUMS").is_file() and folder.suffix != UNFINISHED]
-    return sorted(found, key=lambda folder: int(folder.name.removeprefix("step-")))
+    "The checkpoints of a run, oldest first; a copy under another name, such as step-000060-backup, is none."
+    found = [path for path in Path(output_dir).glob("step-*") if re.fullmatch("step-[0-9]{6,}", path.name)]
+    return [folder for folder in sorted(found, key=checkpoint_step)
+            if folder.is_dir() and folder == checkpoint_folder(output_dir, checkpoint_step(folder))]
+
+
+def checkpoint_step(folder: Path) -> int:
+    "The step that a checkpoint of a run is of."
+    return int(folder.name.removeprefix("step-"))
+
+
+def last_whole(output_dir: str | Path) -> Path | None:
+    "The latest checkpoint of a run that is as it was written, if there is one."
+    for folder in reversed(checkpoints(output_dir)):
+        try:
+            verify_checkpoint(folder)
+        except UserError:
+            continue
+        return folder
+    return None
 
 
 def latest_checkpoint(path: str | Path,   # a checkpoint, a file inside one, or a run with several
@@ -212,7 +297,13 @@ def latest_checkpoint(path: str | Path,   # a checkpoint, a file inside one, or 
 _PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl"}
 
 
-def keep_latest(output_dir: str | Path, n: int) -> None:
-    "Remove all but the latest `n` checkpoints of a run."
+def keep_latest(output_dir: str | Path,
+                n: int,   # at least 1
+                ) -> None:
+    "Remove all but the latest `n` checkpoints of a run, and what killed processes left of others."
+    if n < 1:
+        raise UserError(f"of the checkpoints of {output_dir} the latest {n} should stay: keep at least 1")
     for folder in checkpoints(output_dir)[:-n]:
         remove_folder(folder)
+    for leftover in Path(output_dir).glob(f"step-*{UNFINISHED}"):
+        clear_leftovers(leftover.with_name(leftover.name.partition(".")[0]))

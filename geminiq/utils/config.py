@@ -22,8 +22,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
-    AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError,
-    model_validator,
+    AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, PrivateAttr,
+    SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
@@ -162,7 +162,8 @@ def _check_size(n_parameters: int) -> None:
 
 _SAME_IN_ALL_LAYERS = {
     "vocab_size", "max_seq_len", "d_model", "n_layers", "norm_type", "norm_eps", "norm_placement",
-    "tie_embeddings", "scale_embeddings", "final_logit_softcapping", "dropout", "layers"}
+    "tie_embeddings", "scale_embeddings", "final_logit_softcapping", "dropout", "layers",
+    "router_aux_loss_coef", "router_aux_loss_scope", "router_z_loss_coef"}
 
 
 class ModelConfig(Section):
@@ -195,6 +196,7 @@ class ModelConfig(Section):
     scale_embeddings: bool = False          # multiply embeddings by √d_model
     bias: bool = False                      # in the linear maps
     attention_bias: bool | None = None      # in those of attention; empty: as bias
+    attention_output_bias: bool | None = None   # in the last of them; empty: as attention_bias
     ffn_bias: bool | None = None            # in those of the feed-forward layer; empty: as bias
     dropout: Fraction = 0.0                 # share of the numbers that are set to zero while training
     tie_embeddings: bool = True             # one table for reading tokens and for predicting them
@@ -205,24 +207,40 @@ class ModelConfig(Section):
     capacity_factor: Positive | None = None # places while training, to equal loads; empty: no limit
     norm_topk_prob: bool | None = None      # the experts' weights sum to one; empty: unless top_k is 1
     router_noise: bool = False              # learned noise on the router's scores, while training
-    router_aux_loss_coef: NotNegative = 0.01    # of the loss that asks for equal loads, for each layer
+    router_aux_loss_coef: NotNegative = 0.01    # of the loss that asks for equal loads
+    router_aux_loss_scope: Literal["layer", "model"] = "layer"   # in each layer; or in all of them together
     router_z_loss_coef: NotNegative = 0.001     # of the loss that keeps the router's scores small
     layers: tuple[dict[str, Any], ...] = () # what differs in the first, second … layer; then again
+    _filled: dict[str, Any] = PrivateAttr(default_factory=dict)   # what was empty, and is filled in
 
     @model_validator(mode="after")
     def fit(self) -> "ModelConfig":
         "Fill in what is empty, and refuse what does not fit together."
+        empty = [key for key in ("n_kv_heads", "head_dim", "d_ff", "attention_bias", "ffn_bias")
+                 if getattr(self, key) is None]
         self._fill_in_heads()
         self.d_ff = self.d_ff or PARTS["ffn_type"][self.ffn_type].default_d_ff(self.d_model)
         self.attention_bias = self.bias if self.attention_bias is None else self.attention_bias
+        if self.attention_output_bias is None:
+            self.attention_output_bias = self.attention_bias
         self.ffn_bias = self.bias if self.ffn_bias is None else self.ffn_bias
         if (scaling := self.rope_scaling) and scaling.original_max_position_embeddings is None:
             old_length = max(1, round(self.max_seq_len / scaling.factor))
             self.rope_scaling = scaling.model_copy(update={"original_max_position_embeddings": old_length})
+        self._filled = {key: getattr(self, key) for key in empty}
         self._refuse()
-        for i in range(min(len(self.layers), self.n_layers)):
-            self.layer(i)
+        layers = [self.layer(i) for i in range(min(max(1, len(self.layers)), self.n_layers))]
+        numbers = sorted({layer.num_experts for layer in layers if layer.use_moe})
+        if self.router_aux_loss_scope == "model" and len(numbers) > 1:
+            raise ValueError(f"router_aux_loss_scope model does not go with layers of {numbers} num_experts: "
+                             f"use as many in each, or the scope layer")
         return self
+
+    @model_serializer(mode="wrap")
+    def as_asked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        "What was empty is written empty: layers, and whoever reads it, fill it in by their own sizes."
+        return {key: None if self._filled.get(key) == value else value
+                for key, value in handler(self).items()}
 
     def _fill_in_heads(self) -> None:
         "How wide a head is, and how many of them have keys of their own, if that can be."
@@ -242,9 +260,6 @@ class ModelConfig(Section):
         _check_size(self.n_parameters)
         if self.use_moe and self.top_k > self.num_experts:
             raise ValueError(f"top_k {self.top_k} is more than num_experts {self.num_experts}")
-        if self.use_moe and self.top_k == 1 and self.norm_topk_prob:
-            raise ValueError("norm_topk_prob is true with top_k 1: every weight is 1, and the router learns "
-                             "nothing: leave it out")
         if self.attn_logit_softcapping is not None and self.attention_type in ("sparse", "linear", "flash"):
             raise ValueError(f"attn_logit_softcapping {self.attn_logit_softcapping} and attention_type "
                              f"{self.attention_type} do not go together: take standard or gqa")
