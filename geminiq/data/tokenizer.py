@@ -179,7 +179,15 @@ class BPETokenizer:
 
 
 _WORDS = re.compile(" *[^ ]+| +")   # a word with the spaces before it
-codecs.register_error("geminiq.replace_each", lambda error: ("\ufffd" * (error.end - error.start), error.end))
+
+
+def _replace_each(error: UnicodeError) -> tuple[str, int]:
+    "A sign for each byte that belongs to no character, as SentencePiece shows them."
+    assert isinstance(error, UnicodeDecodeError)
+    return "\ufffd" * (error.end - error.start), error.end
+
+
+codecs.register_error("geminiq.replace_each", _replace_each)
 
 # %% ../../nbs/04_tokenizer.ipynb #38fd8d55
 def train_tokenizer(texts: Iterable[str],  # what to learn from
