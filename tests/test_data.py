@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -265,6 +266,11 @@ def test_a_place_far_ahead_costs_no_more_than_the_first():
     sampler = ShuffledBatchSampler(10**9, 16, seed=3, start=10**12)
     assert list(islice(sampler, 2)) == [sampler.batch(10**12), sampler.batch(10**12 + 16)]
     assert all(0 <= i < 10**9 for i in sampler.batch(10**12))
+    tracemalloc.start()
+    next(iter(ShuffledBatchSampler(10**8, 16, seed=0)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10**6, "bytes"
 
 
 def test_whoever_goes_on_with_other_batches_goes_on_exactly_there():
