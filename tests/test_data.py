@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -87,6 +88,26 @@ def test_a_damaged_file_is_made_again(text: Path, tmp_path: Path):
         assert torch.equal(again.train.tokens[:], tokens) and path.read_bytes() == content
 
 
+@pytest.mark.parametrize("content", [
+    b"", b"[]", b"5", b'{"dtype": "<u2", "length": "x", "sha256": ""}', b'{"dtype": "<u2", "length": -1, "sha256": ""}',
+    b'{"dtype": "O", "length": 0, "sha256": ""}', b'{"dtype": "<f4", "length": 0, "sha256": ""}', b"\xff" * 300,
+    b'{"dtype": "<u2", "length": 1e999, "sha256": ""}', b'{"dtype": "<u2", "length": null, "sha256": ""}',
+    b'{"dtype": ["<u2"], "length": 1, "sha256": ""}', b"[" * 300, b'{"dtype": "<u2", "length": 9' + b"9" * 200 + b"}",
+])
+def test_what_is_no_file_of_tokens_is_refused(content: bytes, tmp_path: Path):
+    (tmp_path / "row.tokens").write_bytes(content.ljust(HEADER))
+    for path in (tmp_path / "row.tokens", tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match=r"remove it, and it is made again|cannot be read"):
+            TokenFile(path)
+
+
+@pytest.mark.parametrize("wrong", [300, 70_000, -1])
+def test_tokens_beyond_the_vocabulary_are_refused(wrong: int, tmp_path: Path):
+    with pytest.raises(UserError, match="not all below the vocab_size 300"):
+        write_tokens(tmp_path / "row.tokens", [[1, 2], [], [wrong, 299]], 300)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_interruption_leaves_no_half_file(tmp_path: Path):
     def interrupted():
         yield np.arange(1000).tolist()
@@ -168,11 +189,35 @@ def test_another_text_may_be_held_out(text: Path, tmp_path: Path):
 @pytest.mark.parametrize(("changes", "message"), [
     ({"seq_length": 10**6}, "training part of corpus .*text.txt.* too few for one window of 1000000"),
     ({"seq_length": None}, "data.seq_length is empty"),
+    ({"seq_length": 3000}, "held-out part of corpus .*text.txt.* too few for one window of 3000"),
     ({"val_path": "nowhere"}, "no corpus 'nowhere'"),
 ])
 def test_what_cannot_be_prepared_is_said(changes: dict, message: str, text: Path, tmp_path: Path):
     with pytest.raises(UserError, match=message):
         prepare_data(settings_for(text, **changes), 300, 0, tmp_path / "run")
+    assert not list(tmp_path.glob("run/*tokens"))
+
+
+def test_where_all_repeats_the_training_text_that_is_the_reason(text: Path, tmp_path: Path):
+    text.write_text("the same line of text with more than thirteen words in it, over and over again\n" * 500)
+    with pytest.raises(UserError, match=r"nothing is left of it, since all of it repeats .* another text as data\.val_path"):
+        prepare_data(settings_for(text), 290, 0, tmp_path / "run")
+
+
+def test_lines_without_blank_ones_have_a_held_out_part(text: Path, tmp_path: Path):
+    text.write_text("\n".join([*PARAGRAPHS, *PARAGRAPHS[:3]]))
+    data = prepare_data(settings_for(text), 300, 0, tmp_path / "run")
+    assert len(data.train) / 12 < len(data.val) < len(data.train) / 8
+
+
+def test_an_interrupted_save_keeps_the_tokenizer_before(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("geminiq.utils.files.os.replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_data(settings_for(text, tokenizer_path=str(tmp_path / "t" / "mine.model")), 300, 0, tmp_path / "run")
+    assert not list((tmp_path / "t").iterdir())
 
 
 def test_a_corpus_of_ones_own_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -188,7 +233,7 @@ def test_processes_at_the_same_time_prepare_the_same(text: Path, tmp_path: Path)
     processes = [subprocess.Popen([sys.executable, "-c", program, tmp_path / "run"], stdout=subprocess.PIPE, text=True)
                  for _ in range(3)]
     assert len({process.communicate()[0] for process in processes}) == 1
-    assert sorted(file.suffix for file in (tmp_path / "run").iterdir()) == ["", ".tokens", ".tokens"]
+    assert sorted(file.suffix for file in (tmp_path / "run").iterdir()) == [".lock", ".tokens", ".tokens"]
 
 
 @given(st.integers(1, 3000), st.integers(0, 2**32 - 1), st.integers(0, 10**6))
@@ -221,6 +266,11 @@ def test_a_place_far_ahead_costs_no_more_than_the_first():
     sampler = ShuffledBatchSampler(10**9, 16, seed=3, start=10**12)
     assert list(islice(sampler, 2)) == [sampler.batch(10**12), sampler.batch(10**12 + 16)]
     assert all(0 <= i < 10**9 for i in sampler.batch(10**12))
+    tracemalloc.start()
+    next(iter(ShuffledBatchSampler(10**8, 16, seed=0)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10**6, "bytes"
 
 
 def test_whoever_goes_on_with_other_batches_goes_on_exactly_there():

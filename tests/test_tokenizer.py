@@ -39,7 +39,8 @@ def foreign(**changes: object) -> bytes:
     model = io.BytesIO()
     ours = {"model_type": "bpe", "vocab_size": 340, "pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3, "byte_fallback": True,
             "normalization_rule_name": "identity", "add_dummy_prefix": False, "remove_extra_whitespaces": False,
-            "allow_whitespace_only_pieces": True, "minloglevel": 2, "hard_vocab_limit": False}
+            "allow_whitespace_only_pieces": True, "minloglevel": 2, "hard_vocab_limit": False,
+            "num_threads": 1}
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter([TEXT] * 20), model_writer=model, **{**ours, **changes})
     return model.getvalue()
 

@@ -11,12 +11,13 @@ import os
 from array import array
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from filelock import FileLock
 from platformdirs import user_cache_path
 from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
@@ -27,11 +28,6 @@ from .tokenizer import BPETokenizer, Tokenizer, encode_all, train_tokenizer_apar
 from ..utils.config import DataConfig
 from ..utils.device import UserError, make_generator
 from ..utils.registry import Registry
-
-try:
-    import fcntl   # not on Windows
-except ImportError:
-    fcntl = None   # type: ignore[assignment]
 
 # %% ../../nbs/workshop/dataloader.ipynb #permute-01
 def permute(positions: np.ndarray,   # numbers from 0 up to n − 1
@@ -139,7 +135,7 @@ def prepare_data(settings: DataConfig,
         raise UserError("data.seq_length is empty: give the length of the windows, at most model.max_seq_len")
     folder = Path(folder or user_cache_path("geminiq") / "tokens")
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):   # of several processes, the first prepares, and the others find what it prepared
+    with FileLock(folder / ".tokens.lock"):   # of several processes, the first prepares, and the others find what it prepared
         train, val = _read_corpora(settings, seed)
         if tokenizer is None:
             tokenizer = _read_or_learn(settings, vocab_size, train, seed)
@@ -148,15 +144,30 @@ def prepare_data(settings: DataConfig,
                             f"set model.vocab_size to {tokenizer.vocab_size}")
         key = _key(settings, train, val, tokenizer)
         held_out = val if settings.val_path else decontaminate(val, train)
-        rows = [_write_documents(folder / f"{part}-{key}.tokens", documents, tokenizer)
-                for part, documents in (("train", train), ("val", held_out))]
-    windows = []
-    for part, path, row in zip(("training", "held-out"), (settings.train_path, settings.val_path), rows, strict=True):
+        paths = [folder / f"{part}-{key}.tokens" for part in ("train", "val")]
+        new = [path for path in paths if not path.exists()]
+        rows = [_write_documents(path, documents, tokenizer) for path, documents in zip(paths, (train, held_out), strict=True)]
         try:
-            windows.append(TextDataset(row, settings.seq_length))
-        except UserError as error:
-            raise UserError(f"{part} part of corpus {path or settings.train_path!r}: {error}") from None
-    return Data(tokenizer, *windows)
+            return Data(tokenizer, *_make_windows(settings, *rows))
+        except UserError:
+            for path in new:      # what is refused leaves nothing behind
+                path.unlink()
+            raise
+
+
+def _make_windows(settings: DataConfig, train: TokenFile, val: TokenFile) -> tuple[TextDataset, TextDataset]:
+    "The two rows of tokens in windows; raises `UserError` if one is too short."
+    corpus, length = settings.train_path, settings.seq_length or 0
+    try:
+        part = f"training part of corpus {corpus!r}"
+        windows = TextDataset(train, length)
+        part = f"corpus {settings.val_path!r}" if settings.val_path else f"held-out part of corpus {corpus!r}"
+        if not len(val) and not settings.val_path:
+            raise UserError("nothing is left of it, since all of it repeats the training text or is blank: "
+                            "name another text as data.val_path, or hold out more by data.val_fraction")
+        return windows, TextDataset(val, length)
+    except UserError as error:
+        raise UserError(f"{part}: {error}") from None
 
 
 def _read_corpora(settings: DataConfig, seed: int) -> tuple[Sequence[Source], Sequence[Source]]:
@@ -176,9 +187,7 @@ def _read_or_learn(settings: DataConfig, vocab_size: int, train: Sequence[Source
         tokenizer = learn(sample_text(train, _SAMPLE, seed), vocab_size)
         if path is not None:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            unfinished = Path(f"{path}.{os.getpid()}")
-            tokenizer.save(unfinished)
-            os.replace(unfinished, path)
+            tokenizer.save(path)
         return tokenizer
     tokenizer = kind.load(path)
     if kind is BPETokenizer and tokenizer.vocab_size != vocab_size:   # published models may know more tokens
@@ -190,7 +199,7 @@ def _read_or_learn(settings: DataConfig, vocab_size: int, train: Sequence[Source
 _SAMPLE = 10_000_000   # characters that a tokenizer is learned from, at most: SentencePiece holds all of them
 
 # %% ../../nbs/workshop/dataloader.ipynb #prepare-02
-_FORMAT = 1         # of what is prepared: another number, and everything is made anew
+_FORMAT = 2         # of what is prepared: another number, and everything is made anew
 _LARGE = 2**24      # bytes of text: from here on, several processes encode, and a bar shows how far they are
 
 
@@ -244,13 +253,3 @@ def _key(settings: DataConfig, train: Sequence[Source], val: Sequence[Source], t
             digest.update(b"\xff")   # no text contains this byte
         digest.update(b"\xfe")
     return digest.hexdigest()[:16]
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    "One process at a time is inside, where the system can see to it; where not, the last to finish has the word."
-    with (folder / ".lock").open("w") as file:
-        if fcntl is not None:
-            with suppress(OSError):   # a network's file system may know no locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield                         # closing the file opens the lock, also after a crash

@@ -8,7 +8,6 @@ __all__ = ['HEADER', 'IGNORE_INDEX', 'pack', 'Tokens', 'TextDataset', 'TokenFile
 # %% ../../nbs/05_dataset.ipynb #6008b531
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +20,7 @@ from torch.utils.data import Dataset
 
 from .tokenizer import Tokenizer, id_type
 from ..utils.device import UserError
+from ..utils.files import new_file
 
 # %% ../../nbs/05_dataset.ipynb #1d8ffca8
 def pack(texts: Iterable[str],
@@ -80,8 +80,12 @@ class TokenFile:
         try:
             with self.path.open("rb") as file:
                 header = json.loads(file.read(HEADER))
-            self.dtype, self.length, self.digest = np.dtype(header["dtype"]), header["length"], header["sha256"]
-        except (ValueError, KeyError, TypeError):
+            self.dtype, self.length, self.digest = np.dtype(header["dtype"]), int(header["length"]), header["sha256"]
+            if self.dtype.kind != "u" or self.length < 0:
+                raise ValueError("no row of tokens")
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+        except (ValueError, KeyError, TypeError, OverflowError):
             raise UserError(f"{path} is not a file of tokens: remove it, and it is made again") from None
         self._reads = 0
         if self.path.stat().st_size != HEADER + self.length * self.dtype.itemsize or (check and not self._is_whole()):
@@ -109,28 +113,22 @@ def write_tokens(path: str | Path,
                  vocab_size: int,                  # V: decides between 2 and 4 bytes for a token
                  ) -> TokenFile:
     "Write a row of tokens; the file is there when it is complete, and not before."
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     dtype = np.dtype(id_type(vocab_size)).newbyteorder("<")
     length = 0
     digest = hashlib.sha256()
-    unfinished = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(b" " * HEADER)
-            for part in parts:
-                content = np.asarray(part, dtype).tobytes()
-                file.write(content)
-                digest.update(content)
-                length += len(part)
-            header = {"dtype": dtype.str, "length": length, "sha256": digest.hexdigest()}
-            file.seek(0)
-            file.write(json.dumps(header).encode().ljust(HEADER - 1) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with new_file(path) as file:
+        file.write(b" " * HEADER)
+        for part in parts:
+            row = np.asarray(part)
+            if len(row) and not 0 <= row.min() <= row.max() < vocab_size:
+                raise UserError(f"the tokens {row.min()} to {row.max()} are not all below the vocab_size {vocab_size}")
+            content = row.astype(dtype).tobytes()
+            file.write(content)
+            digest.update(content)
+            length += len(row)
+        header = {"dtype": dtype.str, "length": length, "sha256": digest.hexdigest()}
+        file.seek(0)
+        file.write(json.dumps(header).encode().ljust(HEADER - 1) + b"\n")
     return TokenFile(path, check=False)
 
 # %% ../../nbs/05_dataset.ipynb #7cca080d

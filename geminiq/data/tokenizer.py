@@ -164,7 +164,8 @@ class BPETokenizer:
     def _why_not_lossless(self) -> str:   # "" if it is
         "What a model made elsewhere would do to a text."
         normalize = self._pieces.normalize
-        characters = "".join(map(chr, [*range(1, 0xD800), *range(0xE000, 0x110000)])).replace(" ", "").replace("▁", "")
+        assigned = [*range(1, 0xD800), *range(0xE000, 0x34000), *range(0xE0000, 0xE1000)]   # all that Unicode uses
+        characters = "".join(map(chr, assigned)).replace(" ", "").replace("▁", "")
         if normalize("x") != "x":
             return "adds a space to every text"
         if normalize(" x  y ") != "▁x▁▁y▁":
@@ -179,7 +180,15 @@ class BPETokenizer:
 
 
 _WORDS = re.compile(" *[^ ]+| +")   # a word with the spaces before it
-codecs.register_error("geminiq.replace_each", lambda error: ("\ufffd" * (error.end - error.start), error.end))
+
+
+def _replace_each(error: UnicodeError) -> tuple[str, int]:
+    "A sign for each byte that belongs to no character, as SentencePiece shows them."
+    assert isinstance(error, UnicodeDecodeError)
+    return "\ufffd" * (error.end - error.start), error.end
+
+
+codecs.register_error("geminiq.replace_each", _replace_each)
 
 # %% ../../nbs/04_tokenizer.ipynb #38fd8d55
 def train_tokenizer(texts: Iterable[str],  # what to learn from
@@ -209,6 +218,10 @@ def _explain(message: str,     # SentencePiece's own words
         return f"vocab_size {vocab_size} is more than this text supports: use at most {found[1]}, or more text"
     if found := re.search(r"required_chars\. \d+ vs (\d+)", message):
         return f"vocab_size {vocab_size} has no room for the bytes and characters of this text: use at least {found[1]}"
+    if "!sentences_.empty()" in message:
+        return "there is no text to learn a tokenizer from: give some"
+    if vocab_size < 270:
+        return f"vocab_size {vocab_size} has no room for the 256 bytes and the special tokens: use at least 270"
     return f"no tokenizer could be trained on this text: {message}"
 
 # %% ../../nbs/04_tokenizer.ipynb #encode-all-01

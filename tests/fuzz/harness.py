@@ -6,7 +6,7 @@ import resource
 import signal
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from geminiq.utils.device import UserError
@@ -47,6 +47,34 @@ def run_case(function: Callable[[], object],   # raises nothing if all is right,
     if kind == "refused" and ("\n" in text or len(text) > 2000 or not text.isprintable()):
         return Outcome("fault", f"a refusal that is not one line: {text!r}")
     return Outcome(kind or "fault", text)
+
+
+def run_cases(function: Callable[[int], object],   # takes the number of a case; otherwise as for `run_case`
+              n: int,
+              seconds: float = 10,                 # of processor time for each ten cases
+              ) -> list[str]:
+    "Run the cases 0 to n − 1, ten in a process of their own; returns their refusals, and fails if there is a fault."
+    refusals = []
+    for first in range(0, n, 10):
+        outcome = run_case(lambda first=first: _several(function, range(first, min(first + 10, n))), seconds)
+        assert outcome.kind == "refused" and outcome.text.startswith("in turn:"), f"cases from {first}: {outcome.text}"
+        refusals += [text for text in outcome.text.split(" // ")[1:] if text]
+    return refusals
+
+
+def _several(function: Callable[[int], object], cases: Iterable[int]) -> None:
+    "Run some cases, and report what was refused."
+    report = "in turn:"
+    for case in cases:
+        try:
+            function(case)
+        except UserError as error:
+            assert str(error).isprintable() and len(str(error)) < 2000, f"case {case}: a refusal that is not one line: {error}"
+            report += f" // {str(error)[:100]}"
+        except BaseException as error:
+            error.add_note(f"in case {case}")
+            raise
+    raise UserError(report)
 
 
 def _run_here(function: Callable[[], object], seconds: float, megabytes: int, writing: int) -> None:
