@@ -128,8 +128,8 @@ def edit_tensors(folder: Path, choose: random.Random, name: str = "model.safeten
     tensors = load_file(folder / name)
     key = choose.choice(list(tensors))
     changes: list[Callable[[torch.Tensor], torch.Tensor]] = [
-        lambda t: t[:1].clone(), lambda t: t.flatten().clone(), lambda t: t.long(), lambda t: t.bool(), lambda t: t.half(),
-        lambda t: t * torch.nan, lambda t: t[..., None].clone(), lambda t: torch.zeros(0), lambda t: t.to(torch.float8_e5m2)]
+        lambda t: t.flatten()[:1].clone(), lambda t: t.flatten().clone(), lambda t: t.long(), lambda t: t.bool(),
+        lambda t: t * torch.nan, lambda t: t[..., None].clone(), lambda t: torch.zeros(0)]
     how = choose.randrange(len(changes) + 3)
     if how < len(changes):
         tensors[key] = changes[how](tensors[key])
