@@ -242,7 +242,8 @@ def test_two_trainings_in_one_folder_are_one_and_a_refusal(tmp_path: Path):
     "The second is told who is first, whether it begins or goes on, and the log is that of one run."
     first = subprocess.Popen(command(tmp_path / "run", steps=1_000_000), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: checkpoints(tmp_path / "run"), first)
-    seconds = [subprocess.Popen(command(tmp_path / "run", *more), stderr=subprocess.PIPE, text=True) for more in (["--resume"], [])]
+    seconds = [subprocess.Popen(command(tmp_path / "run", *more), stderr=subprocess.PIPE, text=True)
+               for more in (["--resume"], [])]
     for second in seconds:
         said = second.communicate(timeout=100)[1]
         assert second.returncode == 2 and said.count("\n") == 1 and f"is in use by process {first.pid} " in said, said
@@ -275,8 +276,8 @@ def test_what_could_not_be_read_back_is_not_saved(tmp_path: Path):
     wider = CONFIG.model_copy(update={"model": CONFIG.model.model_copy(update={"d_ff": 512})})
     optimizer = torch.optim.LBFGS(model.parameters())
     optimizer.state[next(model.parameters())]["old_dirs"] = [torch.zeros(1)]
-    for said, arguments in (("another d_ff", (model, wider, tokenizer)), ("is JSON", (model, CONFIG, tokenizer, None, {"a": model})),
-                            ("keeps tensors", (model, CONFIG, tokenizer, optimizer)), ("not a str", (model, CONFIG, "tokenizer"))):
+    for said, *arguments in (("another d_ff", model, wider, tokenizer), ("is JSON", model, CONFIG, tokenizer, None, {"a": model}),
+                             ("keeps tensors", model, CONFIG, tokenizer, optimizer), ("not a str", model, CONFIG, "tokenizer")):
         with pytest.raises(UserError, match=said):
             save_checkpoint(tmp_path / "step-000001", *arguments)
         assert not any(tmp_path.iterdir())

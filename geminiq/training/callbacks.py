@@ -323,7 +323,7 @@ class Checkpointing(Callback):
     def save(self, trainer: TrainingRun) -> None:
         "Write a checkpoint of this step, unless there is one; the log is on the disk before it."
         folder = checkpoint_folder(self.output_dir, trainer.step)
-        if trainer.strategy.any(folder.exists()):
+        if trainer.strategy.any(folder.is_dir()):
             return
         state = {**trainer.state_dict(), "data": self.fingerprint}
         with naming_the_last_checkpoint(self.output_dir):

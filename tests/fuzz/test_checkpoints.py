@@ -159,7 +159,8 @@ EDITS = {edit: use_it for edit, use_it in ((edit_state, go_on), (edit_means, go_
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
-def test_what_was_edited_and_signed_is_right_or_refused(edit: Callable[[Path, random.Random], None], run: Path, tmp_path: Path) -> None:
+def test_what_was_edited_and_signed_is_right_or_refused(
+        edit: Callable[[Path, random.Random], None], run: Path, tmp_path: Path) -> None:
     ends = []
     for case in range(n_cases(8)):
         copy = shutil.copytree(run, tmp_path / str(case))
