@@ -70,7 +70,8 @@ CASES = [
     Case("Qwen2", "biases on queries, keys and values", SHAPE),
     Case("Qwen2", "windows in later layers, one key, tied",
          SHAPE | ALONE | WINDOW | {"use_sliding_window": True, "max_window_layers": 1, "tie_word_embeddings": True}),
-    Case("Qwen2", "odd, YaRN", SHAPE | {"hidden_size": 18, "num_attention_heads": 3, "num_key_value_heads": 3, "rope_parameters": YARN}),
+    Case("Qwen2", "odd, YaRN", SHAPE | {
+        "hidden_size": 18, "num_attention_heads": 3, "num_key_value_heads": 3, "rope_parameters": YARN}),
     Case("Qwen3", "wide heads", SHAPE | {"head_dim": 10}),
     Case("Qwen3", "windows in later layers, tied",
          SHAPE | WINDOW | {"head_dim": 8, "use_sliding_window": True, "max_window_layers": 1, "tie_word_embeddings": True}),

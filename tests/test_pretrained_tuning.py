@@ -74,7 +74,7 @@ def test_lora_is_folded_in_or_refused(tmp_path: Path) -> None:
     write("llama", tmp_path / "published")
     model, tokenizer, _ = load_pretrained(tmp_path / "published")
     add_lora(model, rank=2, alpha=4)
-    with pytest.raises(UserError, match="the format llama has no .*fold it in first, by merge_lora") as caught:
+    with pytest.raises(UserError, match=r"the format llama has no .*fold it in first, by merge_lora") as caught:
         save_pretrained(tmp_path / "tuned", model)
     assert "\n" not in str(caught.value) and not (tmp_path / "tuned").exists()
     merge_lora(model)

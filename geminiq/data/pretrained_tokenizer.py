@@ -197,10 +197,10 @@ def _render_templates() -> None:
     try:
         import resource
     except ImportError:   # on Windows: there the clock alone is watched
-        resource = None
+        resource = None   # type: ignore[assignment]
 
     class Generation(ext.Extension):   # marks what the model has written, for training: nothing here
-        tags = {"generation"}
+        tags = frozenset({"generation"})   # type: ignore[assignment]   # what is not changed need be no set
 
         def parse(self, parser):
             line = next(parser.stream).lineno

@@ -38,7 +38,7 @@ _Size = Annotated[int, Field(gt=0, le=10**15)]
 _Natural = Annotated[int, Field(ge=0, le=10**15)]
 _Number = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Pair = Annotated[list[_Size], Field(min_length=2, max_length=2)]
-_KINDS = {key: checker for kind, keys in [   # what may stand in a config.json
+_TABLE: list[tuple[Any, str]] = [   # what may stand in a config.json
     (_Size, "vocab_size n_positions n_embd n_layer n_head max_position_embeddings hidden_size num_hidden_layers "
             "num_attention_heads intermediate_size num_local_experts num_experts num_experts_per_tok "
             "moe_intermediate_size decoder_sparse_step num_channels query_pre_attn_scalar _sliding_window_pattern"),
@@ -61,7 +61,7 @@ _KINDS = {key: checker for kind, keys in [   # what may stand in a config.json
     (dict[str, Any], "text_config vision_config"),
     (dict[str, Any] | None, "rope_parameters rope_scaling quantization_config"),
     (Annotated[dict[str, Any], Field(min_length=1)] | None, "id2label")]
-    for checker in [TypeAdapter[Any](kind)] for key in keys.split()}
+_KINDS = {key: checker for kind, keys in _TABLE for checker in [TypeAdapter[Any](kind)] for key in keys.split()}
 _ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "silu": "silu",
                 "swish": "silu", "relu": "relu", "quick_gelu": "quick_gelu"}
 
@@ -794,13 +794,9 @@ def _least_numbers(s: dict[str, Any]) -> int:
 
 def _memory(n_bytes: float) -> str:
     "In a unit in which it is a short number."
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if n_bytes < 1000:
-            break
-        n_bytes /= 1000
-    else:
-        unit = "TB"
-    return f"{n_bytes:.3g} {unit}"
+    units = ("bytes", "KB", "MB", "GB", "TB")
+    power = min((len(str(int(n_bytes))) - 1) // 3, len(units) - 1)
+    return f"{n_bytes / 1000**power:.3g} {units[power]}"
 
 
 def _lengthen(model: nn.Module, max_seq_len: int | None, rope_scaling: str | None) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+from harness import n_cases, run_case
 from safetensors.torch import load_file
 
 from geminiq.models.pretrained import load_pretrained
 from geminiq.training.lora import add_lora, load_adapter, save_adapter
-from harness import n_cases, run_case
 from helpers import reference, tiny_model
 from test_pretrained import FIRST
 
@@ -46,7 +46,8 @@ def spread(weights: dict, name: str, tensor: object) -> dict:
 
 WTE = "transformer.wte.weight"
 WRONG: dict[str, Callable[[dict, Path], Any]] = {
-    "a list": lambda weights, _: [*weights.values()], "nothing": lambda *_: None, "a number": lambda *_: 3, "a tensor": lambda *_: torch.ones(3),
+    "a list": lambda weights, _: [*weights.values()],
+    "nothing": lambda *_: None, "a number": lambda *_: 3, "a tensor": lambda *_: torch.ones(3),
     "numbers as names": lambda weights, _: dict(enumerate(weights.values())),
     "a table inside": lambda weights, _: {"state_dict": weights}, "a list inside": lambda weights, _: spread(weights, WTE, [1.0]),
     "None inside": lambda weights, _: spread(weights, WTE, None),
@@ -81,7 +82,8 @@ def test_what_is_no_table_of_tensors(zipped: bool, folder: Path) -> None:
     for what, make in WRONG.items():
         torch.save(make(weights, folder), folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
         check(folder, f"{what}, zipped {zipped}")
-    for content in (b"", b"\x80", pickle.dumps(weights.keys().__len__()), pickle.dumps(Canary(folder)), b"PK\3\4", os.urandom(999), b"\n" * 9):
+    for content in (b"", b"\x80", pickle.dumps(weights.keys().__len__()), pickle.dumps(Canary(folder)),
+    b"PK\3\4", os.urandom(999), b"\n" * 9):
         (folder / "pytorch_model.bin").write_bytes(content)
         check(folder, repr(content[:20]))
 
@@ -89,7 +91,8 @@ def test_what_is_no_table_of_tensors(zipped: bool, folder: Path) -> None:
 def test_a_compressed_archive(folder: Path) -> None:
     "A gigabyte of zeros is a megabyte of file."
     torch.save(load_file(folder / "kept"), folder / "small")
-    with zipfile.ZipFile(folder / "small") as small, zipfile.ZipFile(folder / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as bomb:
+    with zipfile.ZipFile(folder / "small") as small, zipfile.ZipFile(folder / "pytorch_model.bin",
+    "w", zipfile.ZIP_DEFLATED) as bomb:
         for entry in small.namelist():
             bomb.writestr(entry, small.read(entry) + (bytes(2 * 10**8) if entry.endswith("data.pkl") else b""))
     check(folder, "compressed")
@@ -124,7 +127,8 @@ def test_adapters(tmp_path: Path) -> None:
         assert kind == "refused" and not (folder / "sprung").exists(), (tensor, text)
     torch.save(weights, folder / "adapter_model.bin")
     settings = json.loads((folder / "adapter_config.json").read_text())
-    values = [None, "x", -1, 0, 10**12, 1e300, [], [1], {}, {"q_proj": "x"}, {"(.*)*(.*)*x": 2}, {"q_proj": 10**12}, {"": 1}, True, "\x1b"]
+    values = [None, "x", -1, 0, 10**12, 1e300, [],
+    [1], {}, {"q_proj": "x"}, {"(.*)*(.*)*x": 2}, {"q_proj": 10**12}, {"": 1}, True, "\x1b"]
     cases = [(key, value) for key in sorted(settings) for value in values]
     random.Random(0).shuffle(cases)
     for key, value in cases[:n_cases(25)]:

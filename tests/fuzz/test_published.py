@@ -10,20 +10,20 @@ from typing import Any
 
 import pytest
 import torch
+from harness import n_cases, run_case
 from pydantic import ValidationError
 
 from geminiq.models.pretrained import _KINDS, FAMILIES, load_pretrained
-from harness import n_cases, run_case
-from helpers import ALONE, GPT2, SHAPE, Case, reference
+from helpers import ALONE, SHAPE, Case, reference
 from test_pretrained import FIRST, YARN
-from test_pretrained_images import EYE
+from test_pretrained_images import EYE, llava
 from test_pretrained_images import reference as reference_with_images
-from test_pretrained_images import llava
 
 MODELS = {**{case.family: case for case in FIRST.values()},
           "Llama, YaRN": Case("Llama", "", SHAPE | {"rope_parameters": YARN | {"attention_factor": 1.1}}),
           "ViT": Case("ViT", "", EYE | {"num_labels": 5}), "LLaVA": llava("", ALONE)}
-WRONG: list[Any] = [None, "wide", "", [], [2], [1, [2]], {}, {"a": 1}, True, False, 0, -1, 1, 2, 3, 1.5, -0.5, 10**9, 10**12, 10**30,
+WRONG: list[Any] = [None, "wide", "", [], [2], [1,
+    [2]], {}, {"a": 1}, True, False, 0, -1, 1, 2, 3, 1.5, -0.5, 10**9, 10**12, 10**30,
                     -(10**12), 1e-300, 1e300, "\n\x1b[2J", [10**12, 10**12], [None], {"rope_type": "linear"}, {"type": "yarn"},
                     {"rope_type": ["x"]}, {"rope_type": "llama3", "factor": 8}, {"full_attention": 1}, {"rope_theta": "x"}]
 GONE = object()
