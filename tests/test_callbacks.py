@@ -1,10 +1,16 @@
 """The trainer with its callbacks: what a step of several parts adds up to, and what a run does besides."""
 
+import csv
 import json
+import os
 import re
+import sys
+from collections.abc import Callable
+from contextlib import chdir
 from functools import partial
 from math import isfinite
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,12 +22,12 @@ from torch.testing import assert_close
 from typer.testing import CliRunner
 
 from geminiq.cli import app
-from geminiq.data.dataloader import Data, prepare_data
+from geminiq.data.dataloader import Data, ShuffledBatchSampler, prepare_data
 from geminiq.data.dataset import IGNORE_INDEX
 from geminiq.models.moe import record_routing, routing_loss
 from geminiq.models.transformer import Transformer
 from geminiq.training import trainer as trainer_module
-from geminiq.training.callbacks import LOG, Callback, EarlyStopping, best_evaluation
+from geminiq.training.callbacks import LOG, TABLE, Callback, Checkpointing, EarlyStopping, best_evaluation
 from geminiq.training.losses import OBJECTIVES, Inputs, Objective, build_objective, cross_entropy_loss, map_tensors
 from geminiq.training.optimizer import SCHEDULES, configure_optimizer
 from geminiq.training.trainer import (
@@ -32,11 +38,13 @@ from geminiq.training.trainer import (
     make_trainer,
     read_data,
     resume_trainer,
+    step_seed,
     train_step,
 )
 from geminiq.utils.checkpointing import checkpoints
-from geminiq.utils.config import Config, save_config
+from geminiq.utils.config import Config, load_config, save_config
 from geminiq.utils.device import UserError, make_generator
+from geminiq.utils.files import lock_folder
 from geminiq.utils.metrics import accuracy, perplexity
 from helpers import tiny_model, tiny_run
 
@@ -502,3 +510,170 @@ def test_which_format_products_have(use_amp: bool | str, fast: torch.dtype, devi
     "`fast` is what the device has circuits for."
     monkeypatch.setattr(trainer_module, "autocast_dtype", lambda device: fast)
     assert amp_dtype(use_amp, torch.device(device)) == expected
+
+
+# Chance, and the place in the text
+
+def test_no_run_repeats_a_step_of_another() -> None:
+    "The seeds of dropout, for all pairs of runs, steps and processes."
+    seeds = {step_seed(seed, step, rank) for seed in range(40) for step in range(1, 41) for rank in range(4)}
+    assert len(seeds) == 40 * 40 * 4
+    assert len({seed % 2**32 for seed in seeds}) == len(seeds)      # of which a processor uses 32 bits
+
+
+def test_the_randomness_of_every_device_is_given_back(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    "Of Apple's too, which is played here."
+    trainer = Trainer(tiny_model(), data.train, data.val, tiny_run(tmp_path).training)
+    trainer.device, state = torch.device("mps"), ["before"]
+    mps = SimpleNamespace(get_rng_state=lambda device: state[0], set_rng_state=lambda new, device: state.__setitem__(0, new))
+    monkeypatch.setattr(torch, "get_device_module", lambda kind: {"mps": mps}[kind])
+    with trainer._own_randomness():
+        state[0] = "drawn from"
+    assert state == ["before"]
+
+
+def windows(trainer: Trainer) -> list[Tensor]:
+    "The windows that a trainer reads, which come into this list as it trains."
+    read: list[Tensor] = []
+    step = trainer.train_step
+    trainer.train_step = lambda batches: (read.extend(row for inputs, _ in batches for row in inputs), step(batches))[1]
+    return read
+
+
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(3, 1), (2, 5), (7, 2)])
+def test_a_run_that_goes_on_with_other_batches_goes_on_exactly_there(
+        batch_size: int, accumulation: int, data: Data, tmp_path: Path) -> None:
+    config = tiny_run(tmp_path, gradient_accumulation=2, max_steps=40)
+    first = make_trainer(config, tmp_path / "run", [Moments(stop=5)], progress=False, data=data)
+    read = windows(first)
+    first.train()
+    assert len(read) == 5 * 2 * 4
+    config = tiny_run(tmp_path, batch_size=batch_size, gradient_accumulation=accumulation, max_steps=40)
+    resumed = resume_trainer(tmp_path / "run", config, progress=False)
+    more = windows(resumed)
+    resumed.train()
+    assert len(more) == 35 * batch_size * accumulation and resumed.windows_read == len(read) + len(more)
+    order = ShuffledBatchSampler(len(data.train), 1, config.training.seed)
+    for window, (k,) in zip([*read, *more], order, strict=False):
+        assert torch.equal(window, data.train[k][0])
+
+
+# What is said before it starts
+
+def test_a_learning_rate_that_changes_at_the_seam_is_said(data: Data, tmp_path: Path) -> None:
+    make_trainer(tiny_run(tmp_path), tmp_path / "run", progress=False, data=data).train()
+    assert resume_trainer(tmp_path / "run", progress=False).notices == [
+        "nothing to do: step 8 is done, and training.max_steps is 8; to go on, give more, such as --max_steps 16"]
+    longer = resume_trainer(tmp_path / "run", progress=False, changes=["training.max_steps=12"])
+    (notice,) = longer.notices
+    assert "max_steps was 8" in notice
+    said = float(re.search(r"goes on with (\S+) where", notice)[1])
+    assert longer.train()[9]["learning_rate"] == pytest.approx(said, rel=0.05)
+    constant = tiny_run(tmp_path, schedule="constant")
+    make_trainer(constant, tmp_path / "flat", progress=False, data=data).train()
+    assert resume_trainer(tmp_path / "flat", progress=False, given={"training.max_steps": 12}).notices == []
+
+
+def test_a_folder_is_looked_at_before_the_text_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: Data) -> None:
+    config = tiny_run(tmp_path)
+    make_trainer(config, tmp_path / "run", progress=False, data=data).train()
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(trainer_module, "read_data", lambda *_: pytest.fail("the text was read"))
+    for folder, said in (("run", "holds a run up to step-000008"), ("file", "cannot be written"), ("file/run", "cannot be written")):
+        with pytest.raises(UserError, match=said):
+            make_trainer(config, tmp_path / folder)
+    with lock_folder(tmp_path / "run"), pytest.raises(UserError, match=f"in use by process {os.getpid()} "):
+        resume_trainer(tmp_path / "run")
+
+
+def test_a_text_is_found_again_from_another_folder_and_may_move(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path)
+    config.data.train_path, config.data.val_path = "text.txt", "text.txt"
+    with chdir(tmp_path):
+        make_trainer(config, "run", [Moments(stop=4)], progress=False).train()
+    assert load_config(tmp_path / "run" / "step-000004" / "config.yaml").data.train_path == str(tmp_path / "text.txt")
+    assert config.data.train_path == "text.txt"                       # the caller's is left as it was
+    (tmp_path / "moved.txt").write_text((tmp_path / "text.txt").read_text())
+    (tmp_path / "text.txt").rename(tmp_path / "val.txt")
+    with pytest.raises(UserError, match="no corpus"):
+        resume_trainer(tmp_path / "run", progress=False)
+    (tmp_path / "val.txt").rename(tmp_path / "text.txt")
+    moved = resume_trainer(tmp_path / "run", progress=False, given={"data.train_path": str(tmp_path / "moved.txt")})
+    assert moved.train()[-1]["step"] == 8
+
+
+# What is written
+
+def test_a_checkpoint_does_not_grow_with_the_steps(data: Data, tmp_path: Path) -> None:
+    sizes = []
+    for steps in (8, 80):
+        trainer = make_trainer(tiny_run(tmp_path, max_steps=steps), tmp_path / str(steps), progress=False, data=data)
+        trainer.train()
+        sizes.append((checkpoints(tmp_path / str(steps))[-1] / "training.json").stat().st_size)
+        assert resume_trainer(tmp_path / str(steps), progress=False).log_history == trainer.log_history
+    assert sizes[1] - sizes[0] <= 2 * len("0")       # a digit more in two numbers
+
+
+def test_a_spreadsheet_and_tensorboard_show_the_history(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    "Also what a callback adds in the middle, and after a stop; TensorBoard is played here."
+    board: list[tuple] = []
+
+    class Writer:
+        def __init__(self, folder: Path, purge_step: int | None): board.append((folder.name, purge_step))
+        def add_scalar(self, key: str, value: float, step: int) -> None: board.append((key, value, step))
+        def close(self) -> None: board.append(("closed",))
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    monkeypatch.setattr(trainer_module, "find_spec", lambda name: name)
+    make_trainer(tiny_run(tmp_path), tmp_path / "run", [Moments(stop=5)], progress=False, data=data).train()
+    history = resume_trainer(tmp_path / "run", progress=False).train()
+    with (tmp_path / "run" / TABLE).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [{key: float(value) for key, value in row.items() if value} for row in rows] == history
+    assert [end for end in board if len(end) < 3] == [("tensorboard", None), ("closed",), ("tensorboard", 6), ("closed",)]
+    shown = [(key, value, entry["step"]) for entry in history for key, value in entry.items() if key != "step"]
+    assert [end for end in board if len(end) == 3] == shown
+
+
+class Failing(Objective):
+    "Asks for something, or fails, in its second step."
+
+    calls = 0
+
+    def forward(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls == 2:
+            self.fail()
+        return super().forward(inputs, targets)
+
+
+def too_much() -> None:
+    torch.empty(2**60)
+
+
+def out_of(error: Exception) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+    return fail
+
+
+@pytest.mark.parametrize("fail", [too_much, out_of(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")),
+                                  out_of(MemoryError()), out_of(RuntimeError("MPS backend out of memory"))])
+def test_too_little_memory_is_a_line_with_what_needs_less(fail: Callable[[], None], data: Data, tmp_path: Path) -> None:
+    config = tiny_run(tmp_path)
+    for broken in (fail, out_of(RuntimeError("an illegal memory access"))):
+        model = Transformer(config.model)
+        objective = Failing(model)
+        objective.fail = broken
+        trainer = Trainer(model, data.train, data.val, config.training, objective=objective)
+        with pytest.raises(UserError if broken is fail else RuntimeError) as caught:
+            trainer.train()
+        if broken is fail:
+            said = str(caught.value)
+            assert "out of memory in step 2" in said and "\n" not in said
+            assert "training.batch_size=2 with training.gradient_accumulation=2" in said and "gradient_checkpointing" in said
+
+
+def test_of_no_checkpoints_none_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="keep at least 1"):
+        Checkpointing(tmp_path, 1, tiny_run(tmp_path), None, keep=0)

@@ -14,10 +14,13 @@ import pytest
 import torch
 
 from geminiq.models.transformer import Transformer
+from geminiq.training.callbacks import read_log
 from geminiq.training.optimizer import configure_optimizer
+from geminiq.training.trainer import resume_trainer
 from geminiq.utils.checkpointing import (
     UNFINISHED,
     checkpoint_folder,
+    checkpoint_step,
     checkpoints,
     keep_latest,
     latest_checkpoint,
@@ -133,7 +136,7 @@ def test_sixty_steps_equal_thirty_a_kill_and_thirty_more(tmp_path: Path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals differ")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)])
 def test_a_stopped_run_is_saved_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals):
     process = subprocess.Popen(command(tmp_path / "run", steps=1_000_000), stdout=subprocess.DEVNULL,
                                stderr=subprocess.PIPE, text=True, preexec_fn=listen)
@@ -208,3 +211,73 @@ def test_a_pickle_is_answered_with_one_sentence(name: str, there: bool, tmp_path
     with pytest.raises(UserError, match=r"is a pickle, which may run anything .* give the folder of a checkpoint") as error:
         load_checkpoint(tmp_path / name)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals differ")
+def test_a_terminal_that_is_closed_stops_and_saves_the_run_unless_nohup_was_asked_for(tmp_path: Path):
+    "The system sends SIGHUP, and whatever is written to that terminal then fails."
+    import pty
+    processes = {}
+    for name in ("closed", "nohup"):
+        ours, theirs = pty.openpty()
+        begin = ["nohup"] if name == "nohup" else []
+        processes[name] = ours, subprocess.Popen([*begin, *command(tmp_path / name, steps=90 if begin else 1_000_000)],
+                                                 stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, cwd=tmp_path)
+        os.close(theirs)
+    for name, (ours, process) in processes.items():
+        wait_for(lambda name=name: len(read_log(tmp_path / name, 10**9)) > 33, process)
+        os.close(ours)                       # nobody reads any more
+        process.send_signal(signal.SIGHUP)   # twice, as a shell and the system both tell of it
+        process.send_signal(signal.SIGHUP)
+    for _, process in processes.values():
+        process.wait(timeout=100)
+    step = checkpoint_step(latest_checkpoint(tmp_path / "closed"))
+    load_checkpoint(tmp_path / "closed")
+    assert read_log(tmp_path / "closed", 10**9)[-1]["step"] == step > 30      # not the one that was due
+    assert latest_checkpoint(tmp_path / "nohup").name == "step-000090"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals differ")
+def test_two_trainings_in_one_folder_are_one_and_a_refusal(tmp_path: Path):
+    "The second is told who is first, whether it begins or goes on, and the log is that of one run."
+    first = subprocess.Popen(command(tmp_path / "run", steps=1_000_000), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: checkpoints(tmp_path / "run"), first)
+    seconds = [subprocess.Popen(command(tmp_path / "run", *more), stderr=subprocess.PIPE, text=True)
+               for more in (["--resume"], [])]
+    for second in seconds:
+        said = second.communicate(timeout=100)[1]
+        assert second.returncode == 2 and said.count("\n") == 1 and f"is in use by process {first.pid} " in said, said
+    first.kill()
+    first.wait()
+    step = checkpoint_step(latest_checkpoint(tmp_path / "run"))
+    resume_trainer(tmp_path / "run", progress=False, given={"training.max_steps": step + 3}).train()   # the lock died too
+    assert [entry["step"] for entry in read_log(tmp_path / "run", 10**9)] == list(range(step + 4))
+
+
+def test_reading_a_run_that_saves_all_the_time_finds_a_checkpoint_every_time(tmp_path: Path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["geminiq.training.optimizer", "geminiq.utils.checkpointing", "helpers"])
+    ours, theirs = context.Pipe()
+    process = context.Process(target=save_for_ever, args=(str(tmp_path), theirs), daemon=True)
+    process.start()
+    assert ours.poll(120)
+    while not checkpoints(tmp_path):
+        assert process.is_alive()
+    seen = set()
+    for _ in range(30):
+        seen.add(next(load_checkpoint(tmp_path).model.parameters()).flatten()[0].item())
+    process.kill()
+    process.join()
+    assert len(seen) > 3, "the run did not save while it was read"
+
+
+def test_what_could_not_be_read_back_is_not_saved(tmp_path: Path):
+    model, tokenizer = Transformer(CONFIG.model), tiny_tokenizer()
+    wider = CONFIG.model_copy(update={"model": CONFIG.model.model_copy(update={"d_ff": 512})})
+    optimizer = torch.optim.LBFGS(model.parameters())
+    optimizer.state[next(model.parameters())]["old_dirs"] = [torch.zeros(1)]
+    for said, *arguments in (("another d_ff", model, wider, tokenizer), ("is JSON", model, CONFIG, tokenizer, None, {"a": model}),
+                             ("keeps tensors", model, CONFIG, tokenizer, optimizer), ("not a str", model, CONFIG, "tokenizer")):
+        with pytest.raises(UserError, match=said):
+            save_checkpoint(tmp_path / "step-000001", *arguments)
+        assert not any(tmp_path.iterdir())

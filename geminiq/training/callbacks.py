@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOG', 'TABLE', 'TrainingRun', 'Callback', 'LRScheduling', 'BestEvaluation', 'best_evaluation', 'EarlyStopping',
-           'Logging', 'read_log', 'goes_on_from', 'check_folder', 'claim_folder', 'Locking',
+           'Logging', 'read_log', 'goes_on_from', 'check_folder', 'take_folder', 'claim_folder', 'Locking',
            'naming_the_last_checkpoint', 'Checkpointing', 'ProgressBar', 'TensorBoard']
 
 # %% ../../nbs/workshop/callbacks.ipynb #70f8845c
@@ -238,6 +238,17 @@ def _put_aside(folder: Path, step: int) -> None:
                     f"somebody else has trained it; resume once more")
 
 
+def take_folder(output_dir: str | Path) -> ExitStack:   # closing it gives the folder back
+    "Take a folder for this process; raises `UserError` if another one has it, or nothing can be written there."
+    taken = ExitStack()
+    try:
+        taken.enter_context(lock_folder(output_dir))
+    except OSError as error:
+        raise UserError(f"{output_dir} cannot be written to ({error.strerror or error}): "
+                        f"choose another folder") from None
+    return taken
+
+
 def claim_folder(output_dir: str | Path,
                  strategy: SingleDevice,    # of several processes the first one looks, for all
                  step: int | None = None,   # of the run that goes on; None: a new one begins
@@ -246,12 +257,10 @@ def claim_folder(output_dir: str | Path,
     claim, problem = ExitStack(), ""
     if strategy.rank == 0:
         try:
-            claim.enter_context(lock_folder(output_dir))
+            claim = take_folder(output_dir)
             check_folder(output_dir, step)
         except UserError as error:
             problem = str(error)
-        except OSError as error:
-            problem = f"{output_dir} cannot be written to ({error.strerror or error}): choose another folder"
     if strategy.any(bool(problem)):
         claim.close()
         raise UserError(problem or f"{output_dir} is not free")
@@ -314,7 +323,7 @@ class Checkpointing(Callback):
     def save(self, trainer: TrainingRun) -> None:
         "Write a checkpoint of this step, unless there is one; the log is on the disk before it."
         folder = checkpoint_folder(self.output_dir, trainer.step)
-        if trainer.strategy.any(folder.exists()):
+        if trainer.strategy.any(folder.is_dir()):
             return
         state = {**trainer.state_dict(), "data": self.fingerprint}
         with naming_the_last_checkpoint(self.output_dir):

@@ -7,6 +7,7 @@ __all__ = ['DATASETS', 'StepResult', 'train_step', 'evaluate', 'stop_requests', 
            'make_trainer', 'resume_trainer']
 
 # %% ../../nbs/14_trainer.ipynb #18fa11e3
+import os
 import re
 import signal
 import threading
@@ -32,7 +33,7 @@ from ..data.tokenizer import Tokenizer
 from ..models.transformer import Transformer
 from geminiq.training.callbacks import (
     LOG, Callback, Checkpointing, EarlyStopping, Locking, Logging, LRScheduling, ProgressBar, TensorBoard,
-    claim_folder, read_log,
+    claim_folder, read_log, take_folder,
 )
 from .distributed import SingleDevice, make_strategy
 from .losses import Batch, Objective, build_objective
@@ -432,6 +433,8 @@ def _load_latest(path: str | Path, prepare: Callable[[Transformer], object] | No
                  ) -> tuple[Path, Checkpoint, list[str]]:
     "The latest checkpoint that can be read, and a line for each later one that cannot."
     given = latest_checkpoint(path)
+    if os.environ.get("RANK", "0") == "0":       # the first process, or the only one
+        take_folder(given.parent).close()        # is nobody else at work here?
     found, problems = checkpoints(given.parent), []
     if given not in found[-1:]:
         raise UserError(f"{given} is not the latest of its run" +

@@ -27,6 +27,7 @@ from .config import Config, load_config, save_config
 from .device import UserError
 from .files import UNFINISHED, clear_leftovers, new_folder, read_json, remove_folder
 from .registry import Registry
+from .terminal import one_line
 
 # %% ../../nbs/workshop/checkpointing.ipynb #bbc1c44c
 def save_checkpoint(folder: str | Path,         # must not exist yet
@@ -204,6 +205,10 @@ def load_training_state(path: str | Path, model: nn.Module, optimizer: torch.opt
         if parameter not in parameters:
             raise UserError(f"{folder} remembers {name!r}, which this model does not have: use another checkpoint")
         p = parameters[parameter]
+        shape = {"exp_avg": p.shape, "exp_avg_sq": p.shape, "step": ()}.get(key, tensor.shape)   # AdamW's
+        if tensor.shape != shape or not tensor.is_floating_point():
+            raise UserError(f"{folder} remembers {name!r} as {str(tensor.dtype)[6:]} of shape {tuple(tensor.shape)}, "
+                            f"which does not fit {tuple(p.shape)}: use another checkpoint")
         optimizer.state[p][key] = _parted_like(p, tensor) if tensor.shape == p.shape else tensor.to(p.device)
     return read_json(folder / "training.json")
 
@@ -240,7 +245,7 @@ def verify_checkpoint(folder: Path,
         for name in sorted(files or {*_NEEDED, *digests}):   # each file is read once
             file = folder / name
             if not file.is_file() or name not in digests:
-                raise UserError(f"{folder} is incomplete: {name} or its fingerprint is missing; "
+                raise UserError(f"{folder} is incomplete: {one_line(name)} or its fingerprint is missing; "
                                 f"use another checkpoint")
             if _sha256(file) != digests[name]:
                 raise UserError(f"{file} is not what was saved (damaged or edited): "

@@ -128,8 +128,8 @@ def edit_tensors(folder: Path, choose: random.Random, name: str = "model.safeten
     tensors = load_file(folder / name)
     key = choose.choice(list(tensors))
     changes: list[Callable[[torch.Tensor], torch.Tensor]] = [
-        lambda t: t[:1].clone(), lambda t: t.flatten().clone(), lambda t: t.long(), lambda t: t.bool(), lambda t: t.half(),
-        lambda t: t * torch.nan, lambda t: t[..., None].clone(), lambda t: torch.zeros(0), lambda t: t.to(torch.float8_e5m2)]
+        lambda t: t.flatten()[:1].clone(), lambda t: t.flatten().clone(), lambda t: t.long(), lambda t: t.bool(),
+        lambda t: t * torch.nan, lambda t: t[..., None].clone(), lambda t: torch.zeros(0)]
     how = choose.randrange(len(changes) + 3)
     if how < len(changes):
         tensors[key] = changes[how](tensors[key])
@@ -159,7 +159,8 @@ EDITS = {edit: use_it for edit, use_it in ((edit_state, go_on), (edit_means, go_
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
-def test_what_was_edited_and_signed_is_right_or_refused(edit: Callable[[Path, random.Random], None], run: Path, tmp_path: Path) -> None:
+def test_what_was_edited_and_signed_is_right_or_refused(
+        edit: Callable[[Path, random.Random], None], run: Path, tmp_path: Path) -> None:
     ends = []
     for case in range(n_cases(8)):
         copy = shutil.copytree(run, tmp_path / str(case))
