@@ -10,6 +10,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.gptj.modeling_gptj import apply_rotary_pos_emb
 
+from geminiq.models.attention import attention_weights
 from geminiq.models.embeddings import (
     POSITIONS,
     ALiBi,
@@ -23,7 +24,6 @@ from geminiq.models.embeddings import (
     apply_rotary_emb,
     position_ids,
 )
-from geminiq.models.attention import attention_weights
 from geminiq.models.transformer_block import build_layer_positions
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import UserError, make_generator

@@ -114,6 +114,12 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: it should hold an object, not {type(value).__name__}")
     return value
 
+
+def _in_one_line(text: str) -> str:
+    "What a stranger's file or library says, short and without control characters."
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= 300 else line[:300] + "…"
+
 # %% ../../nbs/27_pretrained_tokenizer.ipynb #7d9f4a12
 class _JsonPieces:
     "The tokens of a `tokenizer.json`."
@@ -122,12 +128,15 @@ class _JsonPieces:
         content = _read_json(path)
         try:
             self._tokenizer = _import_extra("tokenizers").Tokenizer.from_buffer(path.read_bytes())
-        except ValueError as error:
-            raise UserError(f"{path} is damaged: {error}") from None
+            self._tokenizer.encode("a")
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:   # its library may also panic, which is no Exception
+            raise UserError(f"{path} is damaged: {_in_one_line(str(error))}") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         decoder = content.get("decoder") or {}
-        steps = {step["type"]: step for step in decoder.get("decoders", [decoder]) if "type" in step}
+        steps = {str(step["type"]): step for step in decoder.get("decoders", [decoder]) if "type" in step}
         self._letters = _byte_letters() if "ByteLevel" in steps else None
         self._space_mark = "▁" if steps.keys() & {"Replace", "Metaspace"} else " "
         self._has_bytes = "ByteFallback" in steps
@@ -272,8 +281,7 @@ class _Renderer:
             raise UserError("the chat template fails: it takes too long, or too much memory")
         found = json.loads(answer)
         if "error" in found:
-            reason = " ".join("".join(c if c.isprintable() else " " for c in found["error"]).split())
-            raise UserError(f"the chat template {reason if len(reason) < 300 else reason[:300] + '…'}")
+            raise UserError(f"the chat template {_in_one_line(found['error'])}")
         return found["text"]
 
     def _ask(self, request: bytes) -> bytes:
@@ -502,7 +510,7 @@ def _read_folder(folder: Path) -> PretrainedTokenizer:
         if vocabulary.to_id(token) is not None:
             vocabulary.make_control(token)
         elif name in ("bos_token", "eos_token", "pad_token"):
-            raise UserError(f"{folder}: the {name} {token} is not in the vocabulary")
+            raise UserError(f"{folder}: the {name} {token!r} is not in the vocabulary")
     files = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
     return PretrainedTokenizer(vocabulary, special_tokens, _given_ids(folder), start_ids,
                                _templates(folder, config), files)

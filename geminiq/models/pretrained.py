@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..data.pretrained_tokenizer import (
-    PretrainedTokenizer, _import_extra, _read_json, load_tokenizer, save_tokenizer)
+    PretrainedTokenizer, _import_extra, _in_one_line, _read_json, load_tokenizer, save_tokenizer)
 from ..data.tokenizer import BPETokenizer, Tokenizer
 from ..generation.generate import lengthen
 from .multimodal import MLPProjector, VisionLanguageModel
@@ -186,7 +186,8 @@ def _experts(s: HFConfig, num_experts: int) -> dict[str, Any]:
     "Experts, of which training asks equal loads only if it did so where they come from."
     balanced = s.get("output_router_logits")
     return {"use_moe": True, "num_experts": num_experts, "top_k": s["num_experts_per_tok"],
-            "router_aux_loss_coef": s["router_aux_loss_coef"] if balanced else 0.0, "router_z_loss_coef": 0.0}
+            "router_aux_loss_coef": s["router_aux_loss_coef"] if balanced else 0.0,
+            "router_aux_loss_scope": "model", "router_z_loss_coef": 0.0}
 
 # %% ../../nbs/28_pretrained.ipynb #099cda50
 def _kinds(s: HFConfig,
@@ -549,7 +550,8 @@ class WeightFiles:
                 length = int.from_bytes(opened.read(8), "little")
                 header = json.loads(opened.read(length))
         except (SafetensorError, OSError, ValueError) as error:
-            raise UserError(f"{self.folder / file} is not a readable safetensors file: {error}") from None
+            raise UserError(f"{self.folder / file} is not a readable safetensors file: "
+                            f"{_in_one_line(str(error))}") from None
         header.pop("__metadata__", None)
         return {name: entry | {"start": 8 + length + entry["data_offsets"][0]}
                 for name, entry in header.items()}
@@ -565,8 +567,8 @@ class WeightFiles:
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
         except Exception as error:   # whatever a damaged or hostile file provokes
             said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)   # without advice to trust it
-            reason = "".join(c for c in [*said.splitlines(), type(error).__name__][0] if c.isprintable())
-            raise UserError(f"{path} is not a file of tensors alone: {reason[:300]}") from None
+            reason = _in_one_line([*said.splitlines(), type(error).__name__][0])
+            raise UserError(f"{path} is not a file of tensors alone: {reason}") from None
         if not isinstance(found, dict):
             raise UserError(f"{path} holds no tensors with names, but a {type(found).__name__}")
         for name, tensor in found.items():
@@ -829,8 +831,8 @@ _ONLY_WITH = {   # unless this is chosen
     "sliding_window": {"sliding_window"}, "sparse": {"sparse_pattern", "block_size"},
     "rope": {"rope_base", "rope_interleaved", "rope_scaling"},
     True: {"num_experts", "top_k", "num_shared_experts", "norm_topk_prob"}}
-_ONLY_IN_TRAINING = {"dropout", "router_aux_loss_coef", "router_z_loss_coef", "capacity_factor", "router_noise",
-                     "bias", "layers"}
+_ONLY_IN_TRAINING = {"dropout", "router_aux_loss_coef", "router_aux_loss_scope", "router_z_loss_coef",
+                     "capacity_factor", "router_noise", "bias", "layers"}
 _DEFAULT_ACTIVATION = {"standard": "relu", "geglu": "gelu", "swiglu": "silu"}
 
 
@@ -840,7 +842,7 @@ def _effective_keys(config: ModelConfig) -> list[dict[str, Any]]:
     for layer in map(config.layer, range(config.n_layers)):
         chosen = {layer.attention_type, layer.pos_encoding, layer.use_moe}
         idle = _ONLY_IN_TRAINING.union(*(keys for choice, keys in _ONLY_WITH.items() if choice not in chosen))
-        kept = {key: value for key, value in layer.model_dump().items() if key not in idle}
+        kept = {key: value for key, value in layer if key not in idle}
         kept["activation"] = kept["activation"] or _DEFAULT_ACTIVATION.get(kept["ffn_type"])
         kept["attention_scale"] = kept["attention_scale"] or kept["head_dim"] ** -0.5
         if layer.attention_type == "standard":
@@ -899,8 +901,15 @@ def _mistral_to_hf(c: ModelConfig) -> dict[str, Any]:
 
 def _mixtral_to_hf(c: ModelConfig) -> dict[str, Any]:
     "The same with experts."
-    return _mistral_to_hf(c) | {"model_type": "mixtral", "architectures": ["MixtralForCausalLM"],
-                                "num_local_experts": c.num_experts, "num_experts_per_tok": c.top_k}
+    return _mistral_to_hf(c) | _experts_to_hf(c) | {
+        "model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "num_local_experts": c.num_experts}
+
+
+def _experts_to_hf(c: ModelConfig) -> dict[str, Any]:
+    "How experts are chosen, and whether training asks equal loads; here it must ask as it is asked there."
+    balanced = c.router_aux_loss_scope == "model" and c.router_aux_loss_coef > 0
+    return {"num_experts_per_tok": c.top_k, "output_router_logits": balanced,
+            "router_aux_loss_coef": c.router_aux_loss_coef if balanced else 0.0}
 
 # %% ../../nbs/28_pretrained.ipynb #to-hf-layers
 def _kinds_to_hf(c: ModelConfig) -> dict[str, Any]:
@@ -932,9 +941,9 @@ def _qwen3_moe_to_hf(c: ModelConfig) -> dict[str, Any]:
     layers = [c.layer(i) for i in range(c.n_layers)]
     plain = [i for i, layer in enumerate(layers) if not layer.use_moe]
     sparse = next((layer for layer in layers if layer.use_moe), c)
-    return _qwen3_to_hf(c) | {
+    return _qwen3_to_hf(c) | _experts_to_hf(sparse) | {
         "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "mlp_only_layers": plain,
-        "decoder_sparse_step": 1, "num_experts": sparse.num_experts, "num_experts_per_tok": sparse.top_k,
+        "decoder_sparse_step": 1, "num_experts": sparse.num_experts,
         "norm_topk_prob": sparse.top_k > 1 if sparse.norm_topk_prob is None else sparse.norm_topk_prob,
         "moe_intermediate_size": sparse.d_ff, "intermediate_size": layers[plain[0]].d_ff if plain else sparse.d_ff}
 
