@@ -61,12 +61,16 @@ class BPETokenizer:
     "Byte-pair encoding by a SentencePiece model: text to token ids and back, without loss."
 
     def __init__(self, model: bytes):  # a SentencePiece model
+        if not model:
+            raise RuntimeError("a model of no bytes")
         self.model = model
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.vocab_size = self._pieces.vocab_size()
-        self.pad_id, self.bos_id, self.eos_id = (self._pieces.piece_to_id(p) for p in ("<pad>", "<s>", "</s>"))
+        self.bos_id, self.eos_id = self._pieces.bos_id(), self._pieces.eos_id()   # −1: it has none
+        self.pad_id = self._pieces.pad_id() if self._pieces.pad_id() >= 0 else self.eos_id
         self.start_ids = self.stop_ids = [self.eos_id]   # what comes before a text, and what ends it
         self.chat_ids = {token: self._pieces.piece_to_id(token) for token in CHAT_TOKENS}
+        self._is_byte = [self._pieces.is_byte(i) for i in range(self.vocab_size)]
         self._bytes = [self._token_bytes(i) for i in range(self.vocab_size)]
         self._space_mark = [self._pieces.piece_to_id(f"<0x{byte:02X}>") for byte in "▁".encode()]
         self._by_words = self._splits_at_spaces()
@@ -99,10 +103,8 @@ class BPETokenizer:
         return ids
 
     def _splits_at_spaces(self) -> bool:
-        "Whether no piece reaches over the end of a word, and none is changed before, as `train_tokenizer` decides."
-        probe = " ﬁ  x "
-        return (self._pieces.normalize(probe) == probe.replace(" ", "▁")
-                and not any("▁" in self._pieces.id_to_piece(i).lstrip("▁") for i in range(self.vocab_size)))
+        "Whether no piece reaches over the end of a word, as `train_tokenizer` decides."
+        return not any("▁" in self._pieces.id_to_piece(i).lstrip("▁") for i in range(self.vocab_size))
 
     def decode(self, ids: Iterable[int]) -> str:
         "The text of token ids; control tokens have none."
@@ -113,17 +115,19 @@ class BPETokenizer:
                continued: bool = False,   # no matter here: for tokenizers that put a space before a text, and take it away
                ) -> Iterator[str]:
         "The text of token ids as they come, never half a character."
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="geminiq.replace_each")
         for i in ids:
-            if text := decoder.decode(self._bytes[int(i)]):
+            if text := decoder.decode(self._bytes[int(i)], final=not self._is_byte[int(i)]):
                 yield text
         if text := decoder.decode(b"", final=True):
             yield text
 
     def _token_bytes(self, i: int) -> bytes:
         "What a token adds to the text, in UTF-8."
-        if self._pieces.is_control(i) or self._pieces.is_unknown(i):
+        if self._pieces.is_control(i):
             return b""
+        if self._pieces.is_unknown(i):
+            return self._pieces.decode([i]).encode()   # ⁇, or what its makers chose
         piece = self._pieces.id_to_piece(i)
         return bytes([int(piece[3:5], 16)]) if self._pieces.is_byte(i) else piece.replace("▁", " ").encode()
 
@@ -133,7 +137,8 @@ class BPETokenizer:
 
     def save(self, path: str | Path) -> None:
         "Write the model to a file."
-        Path(path).write_bytes(self.model)
+        from geminiq.utils.files import write_file   # here, so that a process that only encodes goes without PyTorch
+        write_file(path, self.model)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "BPETokenizer":
@@ -142,15 +147,39 @@ class BPETokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "BPETokenizer":
-        "Read a model that `save`, or SentencePiece itself, has written."
-        from geminiq.utils.device import UserError   # here, so that a process that only encodes goes without PyTorch
+        "Read a model that `save`, or SentencePiece itself, has written; raises `UserError` if it would change texts."
+        from geminiq.utils.device import UserError
         try:
-            return cls(Path(path).read_bytes())
-        except RuntimeError:
-            raise UserError(f"{path} is not a SentencePiece model") from None
+            tokenizer = cls(Path(path).read_bytes())
+            loss = tokenizer._why_not_lossless()
+        except OSError as error:
+            raise UserError(f"tokenizer {str(path)!r} cannot be read: {error.strerror or error}") from None
+        except (RuntimeError, ValueError):
+            raise UserError(f"{str(path)!r} is not a SentencePiece model, or is damaged") from None
+        if loss:
+            raise UserError(f"the tokenizer {str(path)!r} {loss}: train one with train_tokenizer, or read a published "
+                            f"model's with PretrainedTokenizer")
+        return tokenizer
+
+    def _why_not_lossless(self) -> str:   # "" if it is
+        "What a model made elsewhere would do to a text."
+        normalize = self._pieces.normalize
+        characters = "".join(map(chr, [*range(1, 0xD800), *range(0xE000, 0x110000)])).replace(" ", "").replace("▁", "")
+        if normalize("x") != "x":
+            return "adds a space to every text"
+        if normalize(" x  y ") != "▁x▁▁y▁":
+            return "removes or changes spaces"
+        if normalize(characters) != characters:
+            return "changes characters before it encodes them"
+        if sorted(self._bytes[i][0] for i in range(self.vocab_size) if self._is_byte[i]) != list(range(256)):
+            return "has no token for each byte, so that characters it does not know would be lost"
+        if self.decode(self.encode(" \U0010fffd x")) != " \U0010fffd x":
+            return "has no token for a space"
+        return "" if self.eos_id >= 0 else "has no token that ends a text"
 
 
 _WORDS = re.compile(" *[^ ]+| +")   # a word with the spaces before it
+codecs.register_error("geminiq.replace_each", lambda error: ("\ufffd" * (error.end - error.start), error.end))
 
 # %% ../../nbs/04_tokenizer.ipynb #38fd8d55
 def train_tokenizer(texts: Iterable[str],  # what to learn from
@@ -165,7 +194,7 @@ def train_tokenizer(texts: Iterable[str],  # what to learn from
             pad_id=0, unk_id=1, bos_id=2, eos_id=3, control_symbols=CHAT_TOKENS,
             byte_fallback=True, normalization_rule_name="identity", add_dummy_prefix=False,
             remove_extra_whitespaces=False, allow_whitespace_only_pieces=True,
-            max_sentence_length=2**30, minloglevel=2)
+            max_sentence_length=2**30, required_chars="▁", minloglevel=2)   # a token for the space, even if there is none
     except (RuntimeError, OSError) as error:
         from geminiq.utils.device import UserError
         raise UserError(_explain(str(error), vocab_size)) from None

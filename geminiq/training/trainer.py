@@ -304,22 +304,22 @@ def _schedule(settings: TrainingConfig) -> Callable[[int], float]:
                    max_steps=settings.max_steps, final_fraction=settings.final_fraction)
 
 # %% ../../nbs/14_trainer.ipynb #trainer-foresee-code
-_MOST_PASSES = 40   # over the training text
+_MOST_PASSES = 20   # over the training text, before it is said
 
 
 def _foresee(settings: TrainingConfig, n_windows: int, world_size: int) -> list[str]:
     "What a run will come to, if nobody can have wanted it; a line each."
     notices = []
-    passes = settings.max_steps * settings.gradient_accumulation * settings.batch_size / max(1, n_windows)
-    if passes > _MOST_PASSES:
-        notices.append(f"{settings.max_steps} steps read the training text {passes:,.0f} times, and after some "
-                       f"{_MOST_PASSES} there is nothing more to learn: give more text, or fewer steps")
     if settings.warmup_steps >= settings.max_steps:
-        notices.append(f"the learning rate rises for {settings.warmup_steps} steps, and the run has "
-                       f"{settings.max_steps}: lower training.warmup_steps")
+        notices.append(f"the warm-up of {settings.warmup_steps} steps is as long as the run of {settings.max_steps} or "
+                       f"longer: the learning rate does not get to {settings.learning_rate:g} before the end")
+    passes = settings.max_steps * settings.batch_size * settings.gradient_accumulation / max(1, n_windows)
+    if passes > _MOST_PASSES:
+        notices.append(f"the run reads its text {passes:,.0f} times, and will know it by heart: give it more text, "
+                       f"a smaller model or fewer steps")
     if settings.parallel == "fsdp" and world_size == 1:
-        notices.append("training.parallel is fsdp, and this is the only process, which holds the whole model: "
-                       "start several with torchrun --nproc-per-node N -m geminiq train …")
+        notices.append("parallel fsdp shares a model between processes, and this is only one: start several with "
+                       "torchrun --nproc-per-node 2 -m geminiq train")
     return notices
 
 
@@ -389,9 +389,13 @@ def make_trainer(config: Config,
 
 def _with_absolute_paths(config: Config) -> Config:
     "The configuration of a run that can go on from another working folder."
-    keys = ("train_path", "val_path", "tokenizer_path")
-    paths = {key: str(Path(path).expanduser().absolute()) for key in keys
-             if (path := getattr(config.data, key)) and path not in CORPORA and path not in DATASETS}
+    paths = {}
+    for key in ("train_path", "val_path", "tokenizer_path"):
+        name = getattr(config.data, key)
+        if name and name not in CORPORA and name not in DATASETS:
+            path = Path(name).expanduser().absolute()
+            if path.exists() or key == "tokenizer_path":   # a text that is not there is refused as it was named
+                paths[key] = str(path)
     return config.model_copy(update={"data": config.data.model_copy(update=paths)})
 
 # %% ../../nbs/14_trainer.ipynb #trainer-resume-code
@@ -413,6 +417,9 @@ def resume_trainer(output_dir: str | Path,         # the folder of the run
     data = read_data(config, folder.parent, tokenizer)
     trainer = make_trainer(config, folder.parent, callbacks, progress, data, model)
     state = _check_state(load_training_state(folder, trainer.model, trainer.optimizer), folder)
+    if state["step"] != checkpoint_step(folder):
+        raise UserError(f"{folder} holds step {state['step']}, it is a copy under another name: remove it, "
+                        f"or give it a name that is no step")
     if state["data"] != data.fingerprint():
         raise UserError(f"the text of {config.data.train_path!r} is not the one {folder} was trained on: "
                         f"restore that text, or start another run")

@@ -232,6 +232,8 @@ def verify_checkpoint(folder: Path,
                       files: Iterable[str] = (),   # of it; none: all
                       ) -> None:
     "Raise `UserError` unless every file is as it was when it was written."
+    if not (folder / "SHA256SUMS").is_file():
+        raise UserError(f"{folder} is incomplete: SHA256SUMS is missing; use another checkpoint")
     try:
         lines = (folder / "SHA256SUMS").read_text(encoding="utf-8", errors="replace").splitlines()
         digests = {Path(name).name: digest for digest, _, name in (line.partition("  ") for line in lines)}
