@@ -478,8 +478,8 @@ def load_tokenizer(folder: str | Path,   # as published on the Hugging Face hub
     folder = Path(folder)
     alone = (folder / "tokenizer.model").is_file() and not any(
         (folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
-    if alone and _is_ours(ours := BPETokenizer.load(folder / "tokenizer.model")):
-        return ours
+    if alone and _is_ours(_read_model(folder / "tokenizer.model")):
+        return BPETokenizer.load(folder / "tokenizer.model")
     return _read_folder(folder)
 
 
@@ -497,8 +497,7 @@ def _read_folder(folder: Path) -> PretrainedTokenizer:
         vocabulary = _JsonPieces(folder / "tokenizer.json")
         start_ids = vocabulary.start_ids
     elif (folder / "tokenizer.model").is_file():
-        model = BPETokenizer.load(folder / "tokenizer.model").model
-        vocabulary = _SentencePieces(model, added)
+        vocabulary = _SentencePieces(_read_model(folder / "tokenizer.model"), added)
         if config.get("add_bos_token") is False:
             start_ids = []
     else:
@@ -516,9 +515,19 @@ def _read_folder(folder: Path) -> PretrainedTokenizer:
                                _templates(folder, config), files)
 
 
-def _is_ours(tokenizer: BPETokenizer) -> bool:
+def _read_model(path: Path) -> bytes:
+    "A SentencePiece model; raises `UserError` if it is none."
+    model = path.read_bytes()
+    try:
+        sentencepiece.SentencePieceProcessor(model_proto=model).encode("a")
+    except (RuntimeError, ValueError):
+        raise UserError(f"{path} is not a SentencePiece model, or is damaged") from None
+    return model
+
+
+def _is_ours(model: bytes) -> bool:
     "Is it one of `train_tokenizer`?"
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
     return all(pieces.is_control(pieces.piece_to_id(token)) for token in CHAT_TOKENS)
 
 # %% ../../nbs/27_pretrained_tokenizer.ipynb #323de128
@@ -605,7 +614,7 @@ def save_tokenizer(tokenizer: Tokenizer,
         raise UserError(f"a {type(tokenizer).__name__} cannot be written as others read it: "
                         f"only a BPETokenizer and a PretrainedTokenizer can")
     else:
-        if not _is_ours(tokenizer):
+        if not _is_ours(tokenizer.model):
             raise UserError("this SentencePiece model is not one of train_tokenizer: "
                             "copy its own files instead")
         files = {"tokenizer.model": tokenizer.model,

@@ -57,6 +57,8 @@ class PartName:
 
     def check(self, name: str) -> str:
         "The name itself if it is known."
+        if len(name) > 100:
+            raise ValueError(f"{self.key} {_shown(name)} is unknown")
         return PARTS[self.key].check(name)
 
     def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
