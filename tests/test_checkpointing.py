@@ -92,13 +92,13 @@ TEXT = "\n\n".join(f"The {a} {verb} the {b} near the {place}." for a in ("cat", 
                    for verb in ("sees", "hears") for place in ("river", "house", "wood"))
 
 
-def command(run: Path, *more: str, steps: int = 60) -> list[str]:
+def command(run: Path, *more: str, steps: int = 60, eval_batches: int = 2) -> list[str]:
     "Training a small model with dropout, in a process of its own."
     text = run.parent / "text.txt"
     text.write_text(TEXT)
     model = "vocab_size=330 d_model=48 n_layers=2 n_heads=4 max_seq_len=16 dropout=0.1".split()
     training = f"max_steps={steps} batch_size=4 gradient_accumulation=2 warmup_steps=5".split()
-    training += "eval_every=20 eval_batches=2 save_every=30".split()
+    training += f"eval_every=20 eval_batches={eval_batches} save_every=30".split()
     settings = [f"model.{value}" for value in model] + [f"training.{value}" for value in training]
     changes = [part for setting in settings for part in ("--set", setting)]
     return [sys.executable, "-m", "geminiq", "train", "--train_path", str(text), "--output", str(run), *changes, *more]
@@ -178,7 +178,7 @@ def test_a_checkpoint_never_replaces_another(tmp_path: Path):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals differ")
 def test_a_stop_before_the_first_step_can_be_resumed_too(tmp_path: Path):
-    process = subprocess.Popen(command(tmp_path / "run", "--set", "training.eval_batches=1000000", steps=1_000_000),
+    process = subprocess.Popen(command(tmp_path / "run", eval_batches=1_000_000, steps=1_000_000),
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
     process.stdout.readline()      # the summary: the first look at the held-out text comes next
     process.send_signal(signal.SIGINT)
