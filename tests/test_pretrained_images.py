@@ -15,7 +15,8 @@ from geminiq.generation.cache import KVCache
 from geminiq.generation.generate import left_pad
 from geminiq.generation.sampling import Sampling
 from geminiq.models.multimodal import ImagePrompt, expand_image_tokens, generate_from_images
-from geminiq.models.pretrained import load_pretrained
+from geminiq.models.pretrained import load_pretrained, save_pretrained
+from geminiq.models.vision import VisionEncoder
 from geminiq.training.losses import cross_entropy_loss
 from geminiq.training.optimizer import configure_optimizer
 from geminiq.utils.device import UserError, make_generator
@@ -233,6 +234,23 @@ def test_llava_as_it_was_published(tmp_path: Path) -> None:
     save_file(weights | {"vision_tower.vision_model.embeddings.position_ids": torch.arange(10)[None]}, file)
     with torch.no_grad():
         assert relative(*seen(case, Pair(theirs, load_pretrained(tmp_path / "published").model.eval()))) < 1e-9
+
+
+def test_written_back(case: Case, pair: Pair, tmp_path: Path) -> None:
+    "What was read is written as it was, and transformers reads it."
+    folder = save_pretrained(tmp_path / "back", pair.ours)
+    theirs, told = type(pair.theirs).from_pretrained(folder, output_loading_info=True)
+    assert not any(value for key, value in told.items() if not str(value).startswith("{'pooler")), told
+    again = load_pretrained(folder).model
+    assert all(map(torch.equal, again.parameters(), pair.ours.parameters()))
+    with torch.no_grad():
+        assert relative(*seen(case, Pair(theirs.double().eval(), again))) < 1e-9
+
+
+def test_what_no_format_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot express embedding_norm True with patch_bias True"):
+        save_pretrained(tmp_path / "x", VisionEncoder(embedding_norm=True))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("settings", "message"), [

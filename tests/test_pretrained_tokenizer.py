@@ -531,7 +531,7 @@ DAMAGE = [
     ({"config__json": {"bos_token_id": 1.5}}, "bos_token_id should be a number"),
     ({"tokenizer_config__json": {"eos_token": 5}}, "eos_token should be a text, not 5"),
     ({"tokenizer_config__json": {"eos_token": {"text": "x"}}}, "eos_token should be a text"),
-    ({"tokenizer_config__json": {"eos_token": "<nowhere>"}}, "the eos_token <nowhere> is not in the vocabulary"),
+    ({"tokenizer_config__json": {"eos_token": "<nowhere>"}}, "the eos_token '<nowhere>' is not in the vocabulary"),
     ({"tokenizer_config__json": {"chat_template": 3}}, "chat_template should be a text"),
     ({"tokenizer_config__json": {"chat_template": [{"name": "x"}]}}, "chat_template should be a text"),
     ({"tokenizer_config__json": {"added_tokens_decoder": {"x": 1}}}, "its added tokens cannot be read"),

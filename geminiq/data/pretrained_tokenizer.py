@@ -114,6 +114,12 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: it should hold an object, not {type(value).__name__}")
     return value
 
+
+def _in_one_line(text: str) -> str:
+    "What a stranger's file or library says, short and without control characters."
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= 300 else line[:300] + "…"
+
 # %% ../../nbs/27_pretrained_tokenizer.ipynb #7d9f4a12
 class _JsonPieces:
     "The tokens of a `tokenizer.json`."
@@ -122,12 +128,15 @@ class _JsonPieces:
         content = _read_json(path)
         try:
             self._tokenizer = _import_extra("tokenizers").Tokenizer.from_buffer(path.read_bytes())
-        except ValueError as error:
-            raise UserError(f"{path} is damaged: {error}") from None
+            self._tokenizer.encode("a")
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:   # its library may also panic, which is no Exception
+            raise UserError(f"{path} is damaged: {_in_one_line(str(error))}") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         decoder = content.get("decoder") or {}
-        steps = {step["type"]: step for step in decoder.get("decoders", [decoder]) if "type" in step}
+        steps = {str(step["type"]): step for step in decoder.get("decoders", [decoder]) if "type" in step}
         self._letters = _byte_letters() if "ByteLevel" in steps else None
         self._space_mark = "▁" if steps.keys() & {"Replace", "Metaspace"} else " "
         self._has_bytes = "ByteFallback" in steps
@@ -272,8 +281,7 @@ class _Renderer:
             raise UserError("the chat template fails: it takes too long, or too much memory")
         found = json.loads(answer)
         if "error" in found:
-            reason = " ".join("".join(c if c.isprintable() else " " for c in found["error"]).split())
-            raise UserError(f"the chat template {reason if len(reason) < 300 else reason[:300] + '…'}")
+            raise UserError(f"the chat template {_in_one_line(found['error'])}")
         return found["text"]
 
     def _ask(self, request: bytes) -> bytes:
@@ -470,8 +478,8 @@ def load_tokenizer(folder: str | Path,   # as published on the Hugging Face hub
     folder = Path(folder)
     alone = (folder / "tokenizer.model").is_file() and not any(
         (folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
-    if alone and _is_ours(ours := BPETokenizer.load(folder / "tokenizer.model")):
-        return ours
+    if alone and _is_ours(_read_model(folder / "tokenizer.model")):
+        return BPETokenizer.load(folder / "tokenizer.model")
     return _read_folder(folder)
 
 
@@ -489,8 +497,7 @@ def _read_folder(folder: Path) -> PretrainedTokenizer:
         vocabulary = _JsonPieces(folder / "tokenizer.json")
         start_ids = vocabulary.start_ids
     elif (folder / "tokenizer.model").is_file():
-        model = BPETokenizer.load(folder / "tokenizer.model").model
-        vocabulary = _SentencePieces(model, added)
+        vocabulary = _SentencePieces(_read_model(folder / "tokenizer.model"), added)
         if config.get("add_bos_token") is False:
             start_ids = []
     else:
@@ -502,15 +509,25 @@ def _read_folder(folder: Path) -> PretrainedTokenizer:
         if vocabulary.to_id(token) is not None:
             vocabulary.make_control(token)
         elif name in ("bos_token", "eos_token", "pad_token"):
-            raise UserError(f"{folder}: the {name} {token} is not in the vocabulary")
+            raise UserError(f"{folder}: the {name} {token!r} is not in the vocabulary")
     files = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
     return PretrainedTokenizer(vocabulary, special_tokens, _given_ids(folder), start_ids,
                                _templates(folder, config), files)
 
 
-def _is_ours(tokenizer: BPETokenizer) -> bool:
+def _read_model(path: Path) -> bytes:
+    "A SentencePiece model; raises `UserError` if it is none."
+    model = path.read_bytes()
+    try:
+        sentencepiece.SentencePieceProcessor(model_proto=model).encode("a")
+    except (RuntimeError, ValueError):
+        raise UserError(f"{path} is not a SentencePiece model, or is damaged") from None
+    return model
+
+
+def _is_ours(model: bytes) -> bool:
     "Is it one of `train_tokenizer`?"
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
     return all(pieces.is_control(pieces.piece_to_id(token)) for token in CHAT_TOKENS)
 
 # %% ../../nbs/27_pretrained_tokenizer.ipynb #323de128
@@ -597,7 +614,7 @@ def save_tokenizer(tokenizer: Tokenizer,
         raise UserError(f"a {type(tokenizer).__name__} cannot be written as others read it: "
                         f"only a BPETokenizer and a PretrainedTokenizer can")
     else:
-        if not _is_ours(tokenizer):
+        if not _is_ours(tokenizer.model):
             raise UserError("this SentencePiece model is not one of train_tokenizer: "
                             "copy its own files instead")
         files = {"tokenizer.model": tokenizer.model,

@@ -22,10 +22,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..data.pretrained_tokenizer import (
-    PretrainedTokenizer, _import_extra, _read_json, load_tokenizer, save_tokenizer)
+    PretrainedTokenizer, _import_extra, _in_one_line, _read_json, load_tokenizer, save_tokenizer)
 from ..data.tokenizer import BPETokenizer, Tokenizer
 from ..generation.generate import lengthen
-from .multimodal import MLPProjector, VisionLanguageModel
+from .multimodal import FUSIONS, MLPProjector, VisionLanguageModel
 from .transformer import Transformer
 from .vision import ImageClassifier, VisionConfig, VisionEncoder
 from ..utils.config import ModelConfig, RopeScaling, make_config, make_section
@@ -550,7 +550,8 @@ class WeightFiles:
                 length = int.from_bytes(opened.read(8), "little")
                 header = json.loads(opened.read(length))
         except (SafetensorError, OSError, ValueError) as error:
-            raise UserError(f"{self.folder / file} is not a readable safetensors file: {error}") from None
+            raise UserError(f"{self.folder / file} is not a readable safetensors file: "
+                            f"{_in_one_line(str(error))}") from None
         header.pop("__metadata__", None)
         return {name: entry | {"start": 8 + length + entry["data_offsets"][0]}
                 for name, entry in header.items()}
@@ -566,8 +567,8 @@ class WeightFiles:
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
         except Exception as error:   # whatever a damaged or hostile file provokes
             said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)   # without advice to trust it
-            reason = "".join(c for c in [*said.splitlines(), type(error).__name__][0] if c.isprintable())
-            raise UserError(f"{path} is not a file of tensors alone: {reason[:300]}") from None
+            reason = _in_one_line([*said.splitlines(), type(error).__name__][0])
+            raise UserError(f"{path} is not a file of tensors alone: {reason}") from None
         if not isinstance(found, dict):
             raise UserError(f"{path} holds no tensors with names, but a {type(found).__name__}")
         for name, tensor in found.items():
@@ -971,6 +972,47 @@ FORMATS = Registry("format", llama=_llama_to_hf, mistral=_mistral_to_hf, mixtral
                    qwen2=_qwen2_to_hf, qwen3=_qwen3_to_hf, qwen3_moe=_qwen3_moe_to_hf, gemma2=_gemma2_to_hf,
                    gemma3_text=_gemma3_to_hf)
 
+# %% ../../nbs/28_pretrained.ipynb #to-hf-images
+def _eye_to_hf(c: VisionConfig, family: str) -> dict[str, Any]:
+    "An encoder of images as ViT's or CLIP's config.json; `UserError` if it is another."
+    size = c.image_size
+    written = {"image_size": size if isinstance(size, int) else list(size), "patch_size": c.patch_size,
+               "num_channels": c.num_channels, "hidden_size": c.d_model, "num_hidden_layers": c.n_layers,
+               "num_attention_heads": c.n_heads, "intermediate_size": c.d_ff or 4 * c.d_model,
+               "layer_norm_eps": c.norm_eps,
+               "hidden_act": _PUBLISHED_ACTIVATION.get(c.activation, c.activation)}
+    is_clip = family == "clip"
+    if (c.embedding_norm, c.patch_bias) != (is_clip, not is_clip):
+        raise UserError(f"the format {family} cannot express embedding_norm {c.embedding_norm} "
+                        f"with patch_bias {c.patch_bias}")
+    return written
+
+
+def _vit_to_hf(model: VisionEncoder | ImageClassifier) -> dict[str, Any]:
+    "ViT, with a head or without."
+    if isinstance(model, VisionEncoder):
+        return _eye_to_hf(model.config, "vit") | {"model_type": "vit", "architectures": ["ViTModel"]}
+    names = {str(i): f"LABEL_{i}" for i in range(model.head.out_features)}
+    return _vit_to_hf(model.encoder) | {"architectures": ["ViTForImageClassification"], "id2label": names}
+
+
+def _llava_to_hf(model: VisionLanguageModel) -> dict[str, Any]:
+    "LLaVA: CLIP, two matrices, and a LLaMA or Mistral."
+    if not (isinstance(model.projector, MLPProjector) and model.fusion is FUSIONS["concat"]
+            and model.vision_feature_layer is not None):
+        raise UserError("the format llava needs images among the words, a projector mlp and a vision_feature_layer")
+    eye, config = model.vision_tower.config, model.config
+    text = _to_hf(config, "mistral" if config.attention_type == "sliding_window" else "llama")
+    return {"model_type": "llava", "architectures": ["LlavaForConditionalGeneration"], "text_config": text,
+            "vision_config": {"model_type": "clip_vision_model"} | _eye_to_hf(eye, "clip"),
+            "image_token_index": model.image_token_id, "vision_feature_layer": model.vision_feature_layer,
+            "vision_feature_select_strategy": "full" if model.keep_cls else "default",
+            "tie_word_embeddings": config.tie_embeddings, "projector_hidden_act": "gelu",
+            "image_seq_length": model.vision_tower.patches.n_patches + model.keep_cls}
+
+
+_SEEING: dict[str, Callable[[Any], dict[str, Any]]] = {"vit": _vit_to_hf, "llava": _llava_to_hf}
+
 # %% ../../nbs/28_pretrained.ipynb #6e4e7593
 def _to_hf(config: ModelConfig,
            format: str,            # a name in FORMATS
@@ -988,7 +1030,7 @@ def _to_hf(config: ModelConfig,
     return written
 
 
-def _published_weights(model: Transformer, family: Family, format: str) -> dict[str, Tensor]:
+def _published_weights(model: nn.Module, family: Family, format: str) -> dict[str, Tensor]:
     "The weights as the family's files have them: by its names, fused and transposed where it does so."
     parts: dict[str, list[Tensor]] = {}
     ours = [name for name, _ in model.named_parameters()]
@@ -1010,22 +1052,28 @@ def _has_name(name: str, family: Family) -> bool:
 
 
 def _as_stored(tensor: Tensor, their: str) -> Tensor:
-    "The opposite of `_from_hf`: GPT-2's matrices are turned."
+    "The opposite of `_from_hf`: GPT-2's matrices are turned, ViT's tables are those of one image."
+    if their.startswith("vit.") and their.endswith(("cls_token", "position_embeddings")):
+        return tensor.view(1, -1, tensor.shape[-1])
     return tensor.T.contiguous() if re.search(r"\.c_\w+\.weight$", their) else tensor
 
 
 def save_pretrained(folder: str | Path,               # must not exist yet
-                    model: Transformer,
-                    format: str = "llama",            # a name in FORMATS
+                    model: nn.Module,                 # one that `load_pretrained` could have read
+                    format: str | None = None,        # a name in FORMATS; None: llama, or by what images are for
                     tokenizer: Tokenizer | None = None,   # written beside it
                     max_shard_size: str = "5GB",      # larger models are written in several files
                     ) -> Path:
     "Write a model as others publish theirs, complete or not at all."
-    hf_config = _to_hf(model.config, format)
+    format = format or _format_of(model)
+    if format != (fits := _format_of(model)) and (format in _SEEING or fits in _SEEING):
+        raise UserError(f"a {type(model).__name__} cannot be written in the format {format}, only in {fits}")
+    config: Any = getattr(model, "config", None)
+    hf_config = _SEEING[format](model) if format in _SEEING else _to_hf(config, format)
     if tokenizer is not None:
         hf_config |= {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id,
                       "pad_token_id": tokenizer.pad_id}
-    hf_config["torch_dtype"] = str(model.embedding.weight.dtype).removeprefix("torch.")
+    hf_config["torch_dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
     weights = _published_weights(model, FAMILIES[format], format)
     save = _import_extra("huggingface_hub").save_torch_state_dict
     with new_folder(Path(folder)) as unfinished:
@@ -1034,3 +1082,10 @@ def save_pretrained(folder: str | Path,               # must not exist yet
         if tokenizer is not None:
             save_tokenizer(tokenizer, unfinished)
     return Path(folder)
+
+
+def _format_of(model: nn.Module) -> str:
+    "In which format a model is written if nothing is said."
+    if isinstance(model, VisionEncoder | ImageClassifier):
+        return "vit"
+    return "llava" if isinstance(model, VisionLanguageModel) else "llama"

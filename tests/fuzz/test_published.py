@@ -13,11 +13,14 @@ import torch
 from harness import n_cases, run_case
 from pydantic import ValidationError
 
+from geminiq.data.pretrained_tokenizer import load_tokenizer
 from geminiq.models.pretrained import _KINDS, FAMILIES, load_pretrained
+from geminiq.models.vision import ImageClassifier, VisionEncoder
 from helpers import ALONE, SHAPE, Case, reference
 from test_pretrained import FIRST, YARN
 from test_pretrained_images import EYE, llava
 from test_pretrained_images import reference as reference_with_images
+from test_pretrained_tokenizer import FAMILIES as TOKENIZERS
 
 MODELS = {**{case.family: case for case in FIRST.values()},
           "Llama, YaRN": Case("Llama", "", SHAPE | {"rope_parameters": YARN | {"attention_factor": 1.1}}),
@@ -53,16 +56,16 @@ def fields(settings: dict, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
             yield from fields(settings[key], (*path, key))
 
 
-def damaged(settings: dict, path: tuple[str, ...], value: Any) -> dict:
+def damaged(settings: dict, path: tuple, value: Any) -> dict:
     "A copy in which one value is another, or gone."
     changed = json.loads(json.dumps(settings))
-    place = changed
+    place: Any = changed
     for key in path[:-1]:
         place = place[key]
-    if value is GONE:
-        place.pop(path[-1], None)
-    else:
+    if value is not GONE:
         place[path[-1]] = value
+    elif isinstance(place, list) or path[-1] in place:
+        del place[path[-1]]
     return changed
 
 
@@ -71,8 +74,12 @@ def load_and_run(folder: Path) -> None:
     warnings.simplefilter("ignore")   # a tied model with a head of its own
     model = load_pretrained(folder).model
     with torch.no_grad():
-        if type(model).__name__ in ("Transformer", "VisionLanguageModel"):
-            assert model(torch.tensor([[1, 2, 3]])).isfinite().all()
+        if isinstance(model, ImageClassifier | VisionEncoder):
+            size = getattr(model, "encoder", model).config.image_size
+            seen = torch.ones(1, 3, *((size, size) if isinstance(size, int) else size))
+        else:
+            seen = torch.tensor([[5, 6, 7]])
+        assert model(seen).isfinite().all()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -81,7 +88,7 @@ def test_one_damaged_value(name: str, published: dict, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "damaged")
     cases = [(path, value) for path in fields(settings) for value in [GONE, *WRONG]]
     random.Random(name).shuffle(cases)
-    for i, (path, value) in enumerate(cases[:n_cases(6)]):
+    for i, (path, value) in enumerate(cases[:n_cases(4)]):
         (tmp_path / "damaged" / "config.json").write_text(json.dumps(damaged(settings, path, value)))
         kind, text = run_case(lambda: load_and_run(tmp_path / "damaged"))
         case = f"{name}, case {i}: {path} = {'gone' if value is GONE else value!r}: {text}"
@@ -99,3 +106,34 @@ def is_of_its_kind(key: str, value: Any) -> bool:
     except ValidationError:
         return False
     return True
+
+
+# The tokenizer beside it
+
+
+def places(value: Any, path: tuple = ()) -> Iterator[tuple]:
+    "Every place in a JSON; of a long list or table, the first few."
+    inside = list(value.items())[:40] if isinstance(value, dict) else enumerate(value[:3]) if isinstance(value, list) else ()
+    for key, found in inside:
+        yield (*path, key)
+        yield from places(found, (*path, key))
+
+
+def read_and_use(folder: Path) -> None:
+    "Read, and there and back."
+    tokenizer = load_tokenizer(folder)
+    ids = tokenizer.encode("Ada writes <x> é\n to Grace")
+    tokenizer.decode(ids), tokenizer.pieces(ids), list(tokenizer.stream([0, 1, 2, 10**6]))
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_one_damaged_value_of_a_tokenizer(name: str, tmp_path: Path) -> None:
+    for file in sorted(TOKENIZERS[name](tmp_path).glob("*.json")):
+        whole = json.loads(file.read_text())
+        cases = [(path, value) for path in places(whole) for value in [GONE, *WRONG]]
+        random.Random(name + file.name).shuffle(cases)
+        for i, (path, value) in enumerate(cases[:n_cases(2)]):
+            file.write_text(json.dumps(damaged(whole, path, value)))
+            kind, text = run_case(lambda: read_and_use(tmp_path))
+            assert kind in ("right", "refused"), f"{name}, {file.name}, case {i}: {path} = {value!r}: {text}"
+        file.write_text(json.dumps(whole))
