@@ -181,3 +181,10 @@ def test_schedules_of_transformers(kind: str, warmup_steps: int) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     theirs = get_scheduler(name, optimizer, warmup_steps, 20).lr_lambdas[0]
     assert [SCHEDULES[kind](step, warmup_steps, 20) for step in range(21)] == pytest.approx([theirs(step) for step in range(21)])
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_what_is_certain_has_a_finite_slope(gamma: float) -> None:
+    logits = torch.tensor([[200.0, 0.0], [0.0, 200.0], [1.0, 0.0]], requires_grad=True)
+    slope, = torch.autograd.grad(focal_loss(logits, torch.tensor([0, 0, 1]), gamma), logits)
+    assert slope.isfinite().all() and not slope[0].any() and slope[1:].abs().min() > 0.1

@@ -67,7 +67,8 @@ def focal_loss(logits: Tensor,           # (..., V)
                            reduction="none")   # 0 if ignored
     if isinstance(alpha, Tensor):
         alpha = alpha[targets.flatten().clamp(min=0)]    # (n,) of the right tokens
-    return _reduced(alpha * (1 - (-loss).exp()) ** gamma * loss, targets, reduction)
+    wrong = (-torch.expm1(-loss)).clamp(min=torch.finfo(loss.dtype).tiny)   # 1 − p; finite slope at p = 1
+    return _reduced(alpha * wrong ** gamma * loss, targets, reduction)
 
 # %% ../../nbs/11_losses.ipynb #79efc8b8
 class _ChunkedCrossEntropy(torch.autograd.Function):
