@@ -579,7 +579,8 @@ def test_a_folder_is_looked_at_before_the_text_is_read(tmp_path: Path, monkeypat
     make_trainer(config, tmp_path / "run", progress=False, data=data).train()
     (tmp_path / "file").touch()
     monkeypatch.setattr(trainer_module, "read_data", lambda *_: pytest.fail("the text was read"))
-    for folder, said in (("run", "holds a run up to step-000008"), ("file", "cannot be written"), ("file/run", "cannot be written")):
+    cases = {"run": "holds a run up to step-000008", "file": "cannot be written", "file/run": "cannot be written"}
+    for folder, said in cases.items():
         with pytest.raises(UserError, match=said):
             make_trainer(config, tmp_path / folder)
     with lock_folder(tmp_path / "run"), pytest.raises(UserError, match=f"in use by process {os.getpid()} "):
