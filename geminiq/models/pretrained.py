@@ -1021,6 +1021,8 @@ def save_pretrained(folder: str | Path,               # must not exist yet
                     max_shard_size: str = "5GB",      # larger models are written in several files
                     ) -> Path:
     "Write a model as others publish theirs, complete or not at all."
+    if not re.fullmatch(r"\d{1,15}(\.\d{1,15})? ?[KMGT]B", max_shard_size, re.IGNORECASE | re.ASCII):
+        raise UserError(f"max_shard_size {max_shard_size[:50]!r} is no size: write it like 5GB or 200MB")
     hf_config = _to_hf(model.config, format)
     if tokenizer is not None:
         hf_config |= {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id,
