@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import typer
 from harness import n_cases, run_case
-from helpers import tiny_tokenizer
 from typer.testing import CliRunner
 
 from geminiq.cli import app
@@ -18,16 +17,21 @@ from geminiq.training.trainer import Trainer
 from geminiq.utils.checkpointing import build_model, save_checkpoint
 from geminiq.utils.config import make_config
 from geminiq.utils.device import UserError
+from helpers import tiny_tokenizer
 
-WRONG = ["", " ", "0", "1", "2", "-1", "0.5", "1e-45", "1e-320", "1e308", "nan", "inf", "-inf", str(10**12), str(2**63), "9" * 5000, "0x_",
-         "2001-99-99", "[" * 1000, "yes", "null", "true", "auto", "cpu", "cuda:99", "tiny", "yarn", "é日本", "\udcff", "\x1b[2J", "a\nb", "\0",
-         "x" * 5000, "~", "~nobody/x", ".", "..", "/dev/null", "/proc/self/mem", "file.txt", "run", "model.d_ff=8", "model.d_model=x",
+WRONG = ["", " ", "0", "1", "2", "-1", "0.5", "1e-45", "1e-320", "1e308", "nan", "inf", "-inf", str(10**12), str(2**63),
+    "9" * 5000, "0x_",
+         "2001-99-99", "[" * 1000, "yes", "null", "true", "auto", "cpu", "cuda:99", "tiny", "yarn", "é日本", "\udcff",
+         "\x1b[2J", "a\nb", "\0",
+         "x" * 5000, "~", "~nobody/x", ".", "..", "/dev/null", "/proc/self/mem", "file.txt", "run", "model.d_ff=8",
+         "model.d_model=x",
          "vision.image_size=[]", "[draft] #1", "-h", "--", "1GB", "5TB", "llama", "pydocs", "'"]
 ENOUGH = {   # of each command, what it needs; the model is small, and training does not begin
     "config show": ["tiny"], "config init": ["new.yaml"], "config list": [], "config schema": [],
     "train": ["--train_path", "file.txt", "--output", "new", "--config", "small.yaml"],
     "generate": ["--checkpoint", "run", "--max_tokens", "3"], "chat": ["--checkpoint", "run"],
-    "export": ["--checkpoint", "run", "--output", "published"], "demo": ["--no-chat", "--config", "small.yaml", "--output", "new"],
+    "export": ["--checkpoint", "run", "--output", "published"], "demo": ["--no-chat", "--config", "small.yaml",
+    "--output", "new"],
     "course": ["--no-lab"]}
 SETTINGS: dict[str, Any] = {"model": {"vocab_size": 290, "max_seq_len": 32, "d_model": 16, "n_layers": 1, "n_heads": 2},
                             "data": {"train_path": "file.txt"}}

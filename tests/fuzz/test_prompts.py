@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 from harness import n_cases, run_case
-from helpers import tiny_tokenizer
 from typer.testing import CliRunner
 
 from geminiq.cli import app
 from geminiq.utils.checkpointing import build_model, save_checkpoint
 from geminiq.utils.config import make_config
+from helpers import tiny_tokenizer
 
-STRANGE = ["\x1b[2J", "\x1b]0;x\x07", "\0", "\x7f", "\x9b", "\r", "\t", "\n", "\u2028", "\u202e", "\ufeff", "\ud800", "\udcff", "▁", "</s>", "<|user|>",
+STRANGE = ["\x1b[2J", "\x1b]0;x\x07", "\0", "\x7f", "\x9b", "\r", "\t", "\n", "\u2028", "\u202e", "\ufeff", "\ud800",
+    "\udcff", "▁", "</s>", "<|user|>",
            "👩‍👩‍👧", "é", "e\u0301", "日本", "\u00a0", " ", "a", "the", "<0x0A>", "\U0010ffff", "/quit", "/x"]
 
 
@@ -26,12 +27,12 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("case", range(n_cases(8)))
+@pytest.mark.parametrize("case", range(n_cases(4)))
 def test_any_prompt(case: int, work: Path):
     chance = random.Random(case)
 
     def try_some() -> None:
-        for _ in range(6):
+        for _ in range(3):
             text = "".join(chance.choices(STRANGE, k=chance.randint(0, 12)))
             typed = text.encode("utf-8", "surrogatepass") + chance.randbytes(chance.randint(0, 3))
             for charset in ("utf-8", "cp1252"):
