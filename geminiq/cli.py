@@ -615,7 +615,8 @@ def _reply(conversation: "Conversation", message: str) -> None:
 def export(
     checkpoint: Annotated[Path, _path("checkpoint", "A checkpoint, a file in one, or a run.")],
     output: Annotated[Path, _path("output", "Folder to write; it must not exist.")],
-    format: Annotated[str, _text("format", "llama, mistral, mixtral, gpt2, qwen2, qwen3, qwen3_moe, gemma2, gemma3_text.")] = "llama",
+    format: Annotated[str, _text("format", "llama, mistral, mixtral, gpt2, qwen2, qwen3, qwen3_moe, "
+                                              "gemma2, gemma3_text.")] = "llama",
     max_shard_size: Annotated[str, _text("max_shard_size", "Larger models come in several files.")] = "5GB",
 ) -> None:
     "Write a model in a format that other libraries load."
