@@ -12,6 +12,7 @@ import shlex
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.resources import files
@@ -22,7 +23,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from . import __version__
-from .utils.terminal import forgiving_streams, friendly, read_lines, say, say_error, valid_text, working
+from geminiq.utils.terminal import (
+    forgiving_streams, friendly, one_line, read_lines, say, say_error, valid_text, working,
+)
 
 if TYPE_CHECKING:   # imported when a command runs
     from geminiq.data.tokenizer import Tokenizer
@@ -53,8 +56,15 @@ class _Commands(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, context: Any) -> Any:
-        with friendly():
+        with friendly(), warnings.catch_warnings():
+            warnings.showwarning = _show_warning
             return super().invoke(context)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int,
+                  file: Any = None, line: str | None = None) -> None:
+    "A warning is for the user, and where it was raised is not."
+    say(f"note: {one_line(str(message))}", error=True)
 
 
 class _Command(TyperCommand):
@@ -251,6 +261,7 @@ def train(
 def _make_trainer(config: str | None, changes: Sequence[str], given: dict[str, Any], output: Path, resume: bool,
                   ) -> "Trainer":
     "A new trainer, or one that goes on with the run in a folder."
+    from geminiq.data.corpus import describe_corpus
     from geminiq.training.trainer import make_trainer, resume_trainer
     from geminiq.utils.config import load_config
     if resume and config is None:
@@ -259,6 +270,8 @@ def _make_trainer(config: str | None, changes: Sequence[str], given: dict[str, A
     if resume:
         return resume_trainer(output, settings)
     _check_memory(settings)
+    if os.path.exists(settings.data.train_path):
+        say(f"{settings.data.train_path}: {describe_corpus(settings.data.train_path)}")
     return make_trainer(settings, output)
 
 
@@ -602,7 +615,8 @@ def _reply(conversation: "Conversation", message: str) -> None:
 def export(
     checkpoint: Annotated[Path, _path("checkpoint", "A checkpoint, a file in one, or a run.")],
     output: Annotated[Path, _path("output", "Folder to write; it must not exist.")],
-    format: Annotated[str, _text("format", "llama, mistral or mixtral.")] = "llama",
+    format: Annotated[str, _text("format", "llama, mistral, mixtral, gpt2, qwen2, qwen3, qwen3_moe, "
+                                              "gemma2, gemma3_text.")] = "llama",
     max_shard_size: Annotated[str, _text("max_shard_size", "Larger models come in several files.")] = "5GB",
 ) -> None:
     "Write a model in a format that other libraries load."

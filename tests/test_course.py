@@ -129,15 +129,15 @@ def test_a_folder_without_permission_is_named(tmp_path: Path, source: Path):
 def test_an_interruption_leaves_whole_files_and_the_next_run_goes_on(
         when: int, mine: Path, source: Path, monkeypatch: pytest.MonkeyPatch):
     publish(source, 2)
-    before, replaced, replace = contents(mine), [], Path.replace
+    before, replaced, replace = contents(mine), [], os.replace
 
-    def interrupted(path: Path, target: Path) -> Path:
+    def interrupted(path: Path, target: Path) -> None:
         replaced.append(target)
         if len(replaced) == when + 1:
             raise KeyboardInterrupt
-        return replace(path, target)
+        replace(path, target)
 
-    monkeypatch.setattr(Path, "replace", interrupted)
+    monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         copy_course(mine, source)
     monkeypatch.undo()

@@ -1065,6 +1065,8 @@ def save_pretrained(folder: str | Path,               # must not exist yet
                     max_shard_size: str = "5GB",      # larger models are written in several files
                     ) -> Path:
     "Write a model as others publish theirs, complete or not at all."
+    if not re.fullmatch(r"\d{1,15}(\.\d{1,15})? ?[KMGT]B", max_shard_size, re.IGNORECASE | re.ASCII):
+        raise UserError(f"max_shard_size {max_shard_size[:50]!r} is no size: write it like 5GB or 200MB")
     format = format or _format_of(model)
     if format != (fits := _format_of(model)) and (format in _SEEING or fits in _SEEING):
         raise UserError(f"a {type(model).__name__} cannot be written in the format {format}, only in {fits}")

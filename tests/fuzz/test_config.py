@@ -16,7 +16,8 @@ from geminiq.utils.device import UserError
 from geminiq.utils.files import parse_yaml
 
 WRONG: list[Any] = [
-    None, True, False, "", " ", "x", "auto", "0", "1e3", "yes", "~", "a\nb", "\x1b[2J", "\0", "\ud800", "é日本", "x" * 5000, b"\xff",
+    None, True, False, "", " ", "x", "auto", "0", "1e3", "yes", "~", "a\nb", "\x1b[2J", "\0", "\ud800", "é日本",
+    "x" * 5000, b"\xff",
     0, 1, -1, 2, 3, 7, 2**31, 2**53, 2**63, -2**63, 10**12, 16**5000, -16**5000, 0.0, 0.5, 1.5, -0.5, 1e-45, 1e308, -1e308,
     float("inf"), float("-inf"), float("nan"), 192.0, [], [0.9], [0.9, 0.95], [1, 2, 3], [None], [[]], {}, {"a": 1}, {1: 2},
     {"type": "yarn"}, {"type": "yarn", "factor": 1e308}, [{}], [{"d_ff": 0}], [{"d_model": 2}], [{"layers": [{}]}],
@@ -113,11 +114,15 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
     at, end = sorted((chance.randrange(len(content)), chance.randrange(len(content))))
     return chance.choice([
         content[:at], content[at:], content[:at] + content[end:], content[:at] + chance.randbytes(3) + content[at:],
-        content.decode().encode("utf-16"), content.decode().encode("utf-32"), "é".encode("latin-1") + content, b"\xef\xbb\xbf" + content,
-        chance.randbytes(200), b"\0" * 100, b"\x89PNG\r\n\x1a\n" + content, b"[" * 10_000, b"model: " + b"{a: " * 1000, b"- " * 1000,
-        b"", b"---\n---\n", b"model: &m\n  d_model: *m\n", b"model: &m {layers: [*m, *m]}\n", b"!!python/object:os.system {}",
+        content.decode().encode("utf-16"), content.decode().encode("utf-32"), "é".encode("latin-1") + content,
+        b"\xef\xbb\xbf" + content,
+        chance.randbytes(200), b"\0" * 100, b"\x89PNG\r\n\x1a\n" + content, b"[" * 10_000, b"model: " + b"{a: " * 1000,
+        b"- " * 1000,
+        b"", b"---\n---\n", b"model: &m\n  d_model: *m\n", b"model: &m {layers: [*m, *m]}\n",
+        b"!!python/object:os.system {}",
         b"a: &a [x]\n" + b"".join(b"%c: &%c [*%c, *%c, *%c]\n" % (i + 1, i + 1, i, i, i) for i in range(97, 121)),
-        content[:at].rpartition(b"\n")[0] + chance.choice([b"\n  - x\n", b"\n\tx: 1\n", b"\n? [a]\n: b\n", b"\n<<: *x\n", b"\n%TAG\n"])])
+        content[:at].rpartition(b"\n")[0] + chance.choice([b"\n  - x\n", b"\n\tx: 1\n", b"\n? [a]\n: b\n", b"\n<<: *x\n",
+        b"\n%TAG\n"])])
 
 
 @pytest.mark.parametrize("case", range(n_cases(8)))
@@ -135,8 +140,10 @@ def test_a_damaged_file(case: int, tmp_path: Path):
     check(case, try_some)
 
 
-WORDS = ["model", "training", "data", "vision", "d_model", "layers", "rope_scaling", "type", "betas", "x", "", ".", "=", " ", "#", "[", "{",
-         "}", "]" * 1000, "[" * 1000, "{a: " * 500, "&a", "*a", "!!binary", "!!float", "!!set", "0x_", "9" * 5000, "2001-99-99", "1e999", ".inf",
+WORDS = ["model", "training", "data", "vision", "d_model", "layers", "rope_scaling", "type", "betas", "x", "", ".", "=",
+    " ", "#", "[", "{",
+         "}", "]" * 1000, "[" * 1000, "{a: " * 500, "&a", "*a", "!!binary", "!!float", "!!set", "0x_", "9" * 5000,
+         "2001-99-99", "1e999", ".inf",
          "~", "null", "'", '"', ":", "- ", "\n", "\0", "\x1b", "\ud800", "é", "<<", "%", "@", "`", "? "]
 
 
