@@ -210,6 +210,17 @@ def test_lines_without_blank_ones_have_a_held_out_part(text: Path, tmp_path: Pat
     assert len(data.train) / 12 < len(data.val) < len(data.train) / 8
 
 
+def test_what_a_folder_gave_and_what_was_left_is_said_before_training(text: Path, tmp_path: Path):
+    (tmp_path / "notes" / ".git").mkdir(parents=True)
+    text.rename(tmp_path / "notes" / "TEXT.TXT")
+    (tmp_path / "notes" / "code.py").touch()
+    config = make_config({"model": {"vocab_size": 300, "max_seq_len": 16, "d_model": 16, "n_layers": 1, "n_heads": 2},
+                          "training": {"batch_size": 2}, "data": {"train_path": str(tmp_path / "notes")}})
+    notices = make_trainer(config, tmp_path / "run", progress=False).notices
+    size = (tmp_path / "notes" / "TEXT.TXT").stat().st_size
+    assert notices == [f"{tmp_path / 'notes'}: 1 file, {size:,} bytes; left out: 1 hidden, 1 .py"]
+
+
 def test_an_interrupted_save_keeps_the_tokenizer_before(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -1,5 +1,6 @@
 """The bug museums: each wrong solution is caught with its own message, each right one passes."""
 
+import os
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -84,7 +85,7 @@ def test_a_read_only_place_is_said(own_file: Path, monkeypatch: pytest.MonkeyPat
     def refuse(*paths):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "replace", refuse)    # a folder's mode does not stop root, under whom tests may run
+    monkeypatch.setattr(os, "replace", refuse)    # a folder's mode does not stop root, under whom tests may run
     note("attention/softmax", passed=True)
     assert "could not be kept: Permission denied" in capsys.readouterr().out
     assert list(own_file.parent.iterdir()) == []

@@ -22,6 +22,7 @@ from pydantic import BaseModel, TypeAdapter
 from torch import Tensor
 
 from ..utils.device import UserError
+from ..utils.files import write_file
 
 # %% ../../nbs/museum/00_exercises.ipynb #4425604d
 class Mistake(Exception):
@@ -90,23 +91,16 @@ def note(exercise: str,  # as in "attention/softmax"
     entry.passed |= passed
     try:
         _write(entries)
-    except OSError as error:
-        print(f"  (Your progress could not be kept: {error.strerror}.)")
+    except (OSError, UserError) as error:
+        print(f"  (Your progress could not be kept: {getattr(error.__cause__ or error, 'strerror', error)}.)")
 
 
 def _write(entries: dict[str, Progress]) -> None:
     "Replace the file in one step; one that cannot be read is moved aside, not lost."
     path = progress_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not read_progress():
         path.replace(path.with_name(path.name + ".broken"))
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(_ENTRIES.dump_json(entries, indent=2))
-        beside.replace(path)
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
+    write_file(path, _ENTRIES.dump_json(entries, indent=2))
 
 
 def progress() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import random
+import re
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +11,7 @@ import sentencepiece
 from harness import n_cases, run_cases
 
 from geminiq.data.tokenizer import BPETokenizer, train_tokenizer
+from geminiq.utils.device import UserError
 from helpers import tiny_tokenizer
 
 
@@ -80,10 +82,18 @@ def foreign(seed: int) -> None:
 
 
 def learned(seed: int) -> None:
-    "Our own, from any text."
+    "Our own, from any text; what a refusal advises is right."
     draw = random.Random(seed)
     texts = [any_text(draw, draw.choice([1, 30, 300])) for _ in range(draw.randrange(4))]
-    keeps_texts(train_tokenizer(texts, draw.choice([-1, 1, 270, 280, 282, 285, 290])), draw)
+    size = draw.choice([-1, 1, 270, 280, 290, 400])
+    for _ in range(3):
+        try:
+            return keeps_texts(train_tokenizer(texts, size), draw)
+        except UserError as error:
+            if not (advice := re.search(r"use at (?:least|most) (\d+)", str(error))):
+                raise
+            size = int(advice[1])
+    raise AssertionError(f"the advice leads nowhere: {size}")
 
 
 def test_damaged_tokenizers():
@@ -100,4 +110,4 @@ def test_foreign_tokenizers():
 def test_tokenizers_learned_from_any_text():
     n = n_cases(60)
     refusals = run_cases(learned, n)
-    assert len(refusals) < n * 9 / 10 and not any("INTERNAL" in text for text in refusals)
+    assert len(refusals) < n / 2 and not any("INTERNAL" in text for text in refusals)
