@@ -26,7 +26,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
-from ..data.corpus import CORPORA
+from ..data.corpus import CORPORA, describe_corpus
 from ..data.dataloader import Data, eval_loader, prepare_data, train_loader
 from ..data.dataset import IGNORE_INDEX, TextDataset
 from ..data.tokenizer import Tokenizer
@@ -385,7 +385,10 @@ def make_trainer(config: Config,
     board = [TensorBoard(output_dir)] if find_spec("tensorboard") else []
     bar = [ProgressBar()] if progress else []
     every = [Locking(output_dir), *callbacks, *writers, *board, *bar]
-    return Trainer(model, data.train, data.val, settings, every, strategy)
+    trainer = Trainer(model, data.train, data.val, settings, every, strategy)
+    trainer.notices += [f"{path}: {describe_corpus(path)}" for path in (config.data.train_path, config.data.val_path)
+                        if path and Path(path).is_dir()]
+    return trainer
 
 
 def _with_absolute_paths(config: Config) -> Config:
