@@ -399,7 +399,7 @@ def test_what_is_hardly_meant_is_said(work: Path):
     notes = [line for line in result.stdout.splitlines() if line.startswith("note: ")]
     assert result.returncode == 0 and len(notes) == 3, result.stdout + result.stderr
     assert "warm-up of 5 steps" in notes[0] and "times, and will know it by heart" in notes[1] and "torchrun" in notes[2]
-    assert re.match(r"[\d,]+ parameters on", result.stdout)
+    assert re.match(r"short.txt: 1 file, [\d,]+ bytes\n[\d,]+ parameters on", result.stdout)
     again = geminiq("train", "--resume", "--output", "runs/said", "--max_steps", 3, folder=work)
     assert again.returncode == 0 and "nothing to do" in again.stdout and "--max_steps 8" in again.stdout
 
