@@ -27,7 +27,19 @@ from geminiq.data.dataset import IGNORE_INDEX
 from geminiq.models.moe import record_routing, routing_loss
 from geminiq.models.transformer import Transformer
 from geminiq.training import trainer as trainer_module
-from geminiq.training.callbacks import LOG, TABLE, Callback, Checkpointing, EarlyStopping, best_evaluation
+from geminiq.training.callbacks import (
+    LOG,
+    TABLE,
+    Callback,
+    Checkpointing,
+    EarlyStopping,
+    Locking,
+    TensorBoard,
+    best_evaluation,
+    claim_folder,
+    take_folder,
+)
+from geminiq.training.distributed import SingleDevice
 from geminiq.training.losses import OBJECTIVES, Inputs, Objective, build_objective, cross_entropy_loss, map_tensors
 from geminiq.training.optimizer import SCHEDULES, configure_optimizer
 from geminiq.training.trainer import (
@@ -678,3 +690,28 @@ def test_too_little_memory_is_a_line_with_what_needs_less(fail: Callable[[], Non
 def test_of_no_checkpoints_none_is_kept(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="keep at least 1"):
         Checkpointing(tmp_path, 1, tiny_run(tmp_path), None, keep=0)
+
+
+def test_a_folder_is_taken_once_and_given_back(tmp_path: Path) -> None:
+    alone, locking = SingleDevice(), Locking(tmp_path)
+    run = SimpleNamespace(strategy=alone, step=0, log_history=[])
+    locking.on_train_begin(run)
+    for second in (lambda: take_folder(tmp_path), lambda: claim_folder(tmp_path, alone),
+                   lambda: Locking(tmp_path).on_train_begin(run)):
+        with pytest.raises(UserError, match=f"in use by process {os.getpid()} "):
+            second()
+    locking.on_close(run)
+    take_folder(tmp_path).close()
+    claim_folder(tmp_path, alone).close()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file.*: choose another"):
+        claim_folder(tmp_path / "file" / "run", alone)
+
+
+def test_without_its_package_tensorboard_says_so_when_training_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    board = TensorBoard(tmp_path)
+    with pytest.raises(ImportError):
+        board.on_train_begin(SimpleNamespace(log_history=[], step=0, is_main=True))
+    board.on_step_end(SimpleNamespace(log_history=[{"step": 0, "loss": 1.0}]), {})     # and another process has no writer
+    board.on_close(SimpleNamespace())

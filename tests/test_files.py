@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from geminiq.utils.device import UserError
 from geminiq.utils.files import (
+    clear_leftovers,
     decode_text,
     lock_folder,
     new_file,
@@ -22,6 +23,7 @@ from geminiq.utils.files import (
     read_text,
     read_yaml,
     remove_folder,
+    wait_for_disk,
     write_file,
 )
 
@@ -82,6 +84,17 @@ def test_neighbours_with_similar_names_are_left_alone(tmp_path: Path):
     (tmp_path / "file.999999999-00000000.geminiq-unfinished").mkdir()      # of a process that is no more
     write_file(tmp_path / "file", "text")
     assert names(tmp_path) == sorted([*mine, "file"])
+
+
+def test_leftovers_are_cleared_without_writing_and_the_disk_is_waited_for(tmp_path: Path):
+    (tmp_path / "run.999999999-0.geminiq-unfinished").mkdir()
+    (tmp_path / "run.txt").write_text("text")
+    clear_leftovers(tmp_path / "run")
+    assert names(tmp_path) == ["run.txt"]
+    for path in (tmp_path, tmp_path / "run.txt"):
+        wait_for_disk(path)
+    with pytest.raises(FileNotFoundError):
+        wait_for_disk(tmp_path / "missing")
 
 
 def test_a_folder_is_new_and_goes_at_once(tmp_path: Path):

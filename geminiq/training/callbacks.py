@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOG', 'TABLE', 'TrainingRun', 'Callback', 'LRScheduling', 'BestEvaluation', 'best_evaluation', 'EarlyStopping',
-           'Logging', 'read_log', 'goes_on_from', 'check_folder', 'take_folder', 'claim_folder', 'Locking',
-           'naming_the_last_checkpoint', 'Checkpointing', 'ProgressBar', 'TensorBoard']
+           'Logging', 'read_log', 'take_folder', 'claim_folder', 'Locking', 'Checkpointing', 'ProgressBar',
+           'TensorBoard']
 
 # %% ../../nbs/workshop/callbacks.ipynb #70f8845c
 import csv
@@ -137,7 +137,7 @@ class Logging(Callback):
         self.columns: dict[str, None] = {}   # of the table, in order
 
     def on_train_begin(self, trainer: TrainingRun) -> None:
-        check_folder(self.output_dir, goes_on_from(trainer))
+        _check_folder(self.output_dir, _goes_on_from(trainer))
         self.written = len(trainer.log_history)
         if trainer.is_main:
             write_file(self.output_dir / LOG, _as_lines(trainer.log_history))
@@ -154,7 +154,7 @@ class Logging(Callback):
         entries, self.written = trainer.log_history[self.written:], len(trainer.log_history)
         if not trainer.is_main:
             return
-        with naming_the_last_checkpoint(self.output_dir):
+        with _naming_the_last_checkpoint(self.output_dir):
             with (self.output_dir / LOG).open("a", encoding="utf-8") as file:
                 file.write(_as_lines(entries))
             if any(entry.keys() - self.columns.keys() for entry in entries):
@@ -205,12 +205,12 @@ def _is_entry(entry: Any) -> bool:
             and ("val_loss" in entry) == ("val_perplexity" in entry) == ("val_accuracy" in entry))
 
 # %% ../../nbs/workshop/callbacks.ipynb #callbacks-folder-code
-def goes_on_from(trainer: TrainingRun) -> int | None:
+def _goes_on_from(trainer: TrainingRun) -> int | None:
     "The step that a run goes on from; None for a new one."
     return trainer.step if trainer.step or trainer.log_history else None
 
 
-def check_folder(output_dir: str | Path,
+def _check_folder(output_dir: str | Path,
                  step: int | None = None,   # of the run that goes on; None: a new one begins
                  ) -> None:
     "Raise `UserError` if a folder holds what a run would write over; what is damaged is put aside."
@@ -258,7 +258,7 @@ def claim_folder(output_dir: str | Path,
     if strategy.rank == 0:
         try:
             claim = take_folder(output_dir)
-            check_folder(output_dir, step)
+            _check_folder(output_dir, step)
         except UserError as error:
             problem = str(error)
     if strategy.any(bool(problem)):
@@ -277,14 +277,14 @@ class Locking(Callback):
 
     def on_train_begin(self, trainer: TrainingRun) -> None:
         trainer.strategy.barrier()   # all have read their text now: for that, too, the folder is locked
-        self.claim = claim_folder(self.output_dir, trainer.strategy, goes_on_from(trainer))
+        self.claim = claim_folder(self.output_dir, trainer.strategy, _goes_on_from(trainer))
 
     def on_close(self, trainer: TrainingRun) -> None:
         self.claim.close()
 
 
 @contextmanager
-def naming_the_last_checkpoint(output_dir: Path) -> Iterator[None]:
+def _naming_the_last_checkpoint(output_dir: Path) -> Iterator[None]:
     "If writing fails in here, say from where the run can go on."
     try:
         yield
@@ -311,7 +311,7 @@ class Checkpointing(Callback):
         self.config, self.tokenizer, self.fingerprint = config, tokenizer, fingerprint
 
     def on_train_begin(self, trainer: TrainingRun) -> None:
-        check_folder(self.output_dir, goes_on_from(trainer))
+        _check_folder(self.output_dir, _goes_on_from(trainer))
 
     def on_step_end(self, trainer: TrainingRun, entry: dict) -> None:
         if trainer.step % self.every == 0:
@@ -326,7 +326,7 @@ class Checkpointing(Callback):
         if trainer.strategy.any(folder.is_dir()):
             return
         state = {**trainer.state_dict(), "data": self.fingerprint}
-        with naming_the_last_checkpoint(self.output_dir):
+        with _naming_the_last_checkpoint(self.output_dir):
             if trainer.is_main and (log := self.output_dir / LOG).is_file():
                 wait_for_disk(log)
             save_checkpoint(folder, trainer.model, self.config, self.tokenizer, trainer.optimizer, state,
