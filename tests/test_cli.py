@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -323,13 +324,16 @@ def test_a_person_at_the_prompt(work: Path):
         "Read until a text comes, and wait a moment, as people do."
         seen = ""
         while text not in seen:
-            assert select.select([terminal], [], [], 60)[0], seen
+            if not select.select([terminal], [], [], 300)[0]:
+                os.kill(process, signal.SIGKILL)
+                raise AssertionError(seen)
             seen += os.read(terminal, 1000).decode()
         time.sleep(0.3)
 
     command = [sys.executable, "-m", "geminiq", "chat", "--checkpoint", "runs/a", "--max_tokens", "3"]
     process, terminal = pty.fork()
     if process == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)   # tests in the background ignore it
         os.chdir(work)
         os.execv(sys.executable, command)
     expect("> ")

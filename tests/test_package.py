@@ -148,3 +148,29 @@ def test_every_requirement_is_pinned_to_a_version_it_allows():
     for requirement in map(Requirement, " ".join(settings["DEFAULT"][key] for key in keys).split()):
         version = pinned.get(canonicalize_name(requirement.name))
         assert version and requirement.specifier.contains(version), requirement
+
+
+SHORTER = """#!/bin/sh
+if [ "$1" = train ]; then exec {python} -m geminiq "$@" --max_steps 2 --set training.eval_batches=1; fi
+exec {python} -m geminiq "$@"
+"""
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_readme_run_as_they_are_written(tmp_path: Path):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "geminiq"      # training stops early, and the text of the examples stays
+    program.write_text(SHORTER.format(python=sys.executable))
+    program.chmod(0o755)
+    where = {**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    commands = re.findall(r"^\$ (.+)$", readme, re.M)
+    programs = re.findall(r"^```python\n(.*?)^```$", readme, re.M | re.S)
+    assert len(commands) >= 4 and len(programs) >= 2
+    for command in commands:
+        result = subprocess.run(command, shell=True, cwd=tmp_path, env=where, capture_output=True, text=True)
+        wrong = re.search(rf"^\$ {re.escape(command)}\nerror: (.+)$", readme, re.M)     # as the README shows it
+        assert result.returncode == (2 if wrong else 0), f"{command}\n{result.stderr}"
+        assert not wrong or wrong[1] in result.stderr
+    result = subprocess.run([sys.executable, "-c", "\n".join(programs)], cwd=tmp_path, env=where, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
