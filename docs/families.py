@@ -1,6 +1,7 @@
 """Write the table of published models and what the tests compare, from the tests; with --check only say if it is up to date."""
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -22,7 +23,8 @@ COMPARED = {"test_logits": "predictions", "test_float32": "in float32", "test_ca
 def counts() -> Counter:
     "How many configurations of each family each test has; a configuration that is tested twice counts once."
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *(str(ROOT / "tests" / test) for test in TESTS)]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    plain = {key: value for key, value in os.environ.items() if key != "PYTEST_ADDOPTS"}   # another listing
+    listed = subprocess.run(command, cwd=ROOT, env=plain, capture_output=True, text=True, check=True).stdout
     found = set(re.findall(r"::(test_\w+)\[(?:\d-)?([^:\]]+): ([^\]]*?)(?:-\d)?\]", listed))
     return Counter((test, family) for test, family, _ in found)
 
