@@ -112,7 +112,7 @@ def listen() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
+def wait_for(condition, process: subprocess.Popen, seconds: float = 600) -> None:
     "Wait until something holds while a process runs."
     end = time.monotonic() + seconds
     while not condition():
@@ -142,7 +142,7 @@ def test_a_stopped_run_is_saved_and_says_how_to_go_on(tmp_path: Path, number: si
                                stderr=subprocess.PIPE, text=True, preexec_fn=listen)
     wait_for(lambda: checkpoints(tmp_path / "run"), process)
     process.send_signal(number)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=600)[1]
     assert process.returncode == 130
     step = int(latest_checkpoint(tmp_path / "run").name.removeprefix("step-"))
     assert f"stopped and saved at step {step}; go on with: geminiq train --resume --output {tmp_path / 'run'}" in said
@@ -185,7 +185,7 @@ def test_a_stop_before_the_first_step_can_be_resumed_too(tmp_path: Path):
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
     process.stdout.readline()      # the summary: the first look at the held-out text comes next
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=600)[1]
     assert process.returncode == 130
     assert ("stopped and saved" in said) == bool(checkpoints(tmp_path / "run"))
     resume = ["--resume"] if checkpoints(tmp_path / "run") else []
@@ -230,7 +230,7 @@ def test_a_terminal_that_is_closed_stops_and_saves_the_run_unless_nohup_was_aske
         process.send_signal(signal.SIGHUP)   # twice, as a shell and the system both tell of it
         process.send_signal(signal.SIGHUP)
     for _, process in processes.values():
-        process.wait(timeout=100)
+        process.wait(timeout=600)
     step = checkpoint_step(latest_checkpoint(tmp_path / "closed"))
     load_checkpoint(tmp_path / "closed")
     assert read_log(tmp_path / "closed", 10**9)[-1]["step"] == step > 30      # not the one that was due
@@ -245,7 +245,7 @@ def test_two_trainings_in_one_folder_are_one_and_a_refusal(tmp_path: Path):
     seconds = [subprocess.Popen(command(tmp_path / "run", *more), stderr=subprocess.PIPE, text=True)
                for more in (["--resume"], [])]
     for second in seconds:
-        said = second.communicate(timeout=100)[1]
+        said = second.communicate(timeout=600)[1]
         assert second.returncode == 2 and said.count("\n") == 1 and f"is in use by process {first.pid} " in said, said
     first.kill()
     first.wait()

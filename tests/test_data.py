@@ -149,7 +149,7 @@ def test_a_script_without_a_main_guard_may_encode_in_parallel(text: Path, tmp_pa
     script.write_text("from geminiq.data.tokenizer import *\n"
                       f"t = train_tokenizer([open({str(text)!r}).read()], 300)\n"
                       "print(sum(map(len, encode_all(t, ['one', 'two'] * 9, workers=2))) > 9)")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600)
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 

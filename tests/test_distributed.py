@@ -80,7 +80,7 @@ run(Path(sys.argv[1]))
 def torchrun(*command: object, folder: Path) -> subprocess.CompletedProcess:
     "Two processes."
     return subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *map(str, command)],
-                          cwd=folder, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+                          cwd=folder, capture_output=True, text=True, timeout=900, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 @pytest.fixture(scope="module")
@@ -194,12 +194,12 @@ def test_the_command_line_speaks_once_and_is_interrupted_as_one(tmp_path: Path) 
                *cli(tmp_path, "training.max_steps=1000000", "training.save_every=5", "training.parallel=fsdp")]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    end = time.monotonic() + 100
+    end = time.monotonic() + 600
     while not checkpoints(tmp_path / "run"):
         assert time.monotonic() < end and process.poll() is None, process.communicate()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=600)
     step = int(latest_checkpoint(tmp_path / "run").name.removeprefix("step-"))
     assert err.count("stopped and saved") == 1 and f"stopped and saved at step {step}; go on with" in err
     assert out.count(" parameters on ") == 1
@@ -232,7 +232,7 @@ def test_who_dies_does_not_hang_the_others(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(DYING)
     start = time.monotonic()
     assert torchrun("script.py", folder=tmp_path).returncode != 0
-    assert time.monotonic() - start < 90
+    assert time.monotonic() - start < 500   # and not the ten minutes after which others give up
     assert [folder.name for folder in checkpoints(tmp_path / "run")] == ["step-000004"]
     load_checkpoint(tmp_path / "run")
 

@@ -25,7 +25,7 @@ ALL_RUN = """() => {
 }"""
 
 
-def wait_for(happened: Callable[[], bool], what: str, seconds: float = 60) -> None:
+def wait_for(happened: Callable[[], bool], what: str, seconds: float = 300) -> None:
     "Wait, but not for ever."
     end = time.monotonic() + seconds
     while not happened():
@@ -67,7 +67,7 @@ class Lab:
     def open(self, page: Page, name: str) -> None:
         "Open a notebook in a workspace of its own."
         page.goto(f"{self.address}/lab/workspaces/{time.monotonic_ns()}/tree/{quote(name)}")
-        page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
+        page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=300_000)
         wait_for(lambda: self.is_idle(name), f"kernel for {name}")
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ def lab(root: Path, home: Path) -> Iterator[Lab]:
             server.kill()
 
 
-def run_all(page: Page, seconds: float = 120) -> None:
+def run_all(page: Page, seconds: float = 600) -> None:
     "Run all cells, from a notebook without outputs, and wait for the last."
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()

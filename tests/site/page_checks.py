@@ -41,7 +41,7 @@ WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] :
     .slice(0, 3).map(e => `${e.tagName.toLowerCase()}.${e.className}`)"""
 
 
-def page_problems(browser: Browser, url: str, wait: float = 20) -> list[str]:
+def page_problems(browser: Browser, url: str, wait: float = 120) -> list[str]:
     "Open a page as a reader does, on a desk and on a phone, and say what is wrong with it."
     found: list[str] = []
     sizes: dict[str, int] = {}

@@ -54,7 +54,7 @@ def page(browser) -> Iterator[Page]:
 
 def status(page: Page, text: str) -> None:
     "Every picture on the page comes to say this."
-    expect(page.locator(".status").first).to_be_visible(timeout=20_000)
+    expect(page.locator(".status").first).to_be_visible(timeout=120_000)
     for said in page.locator(".status").all():
         expect(said).to_contain_text(text)
 
