@@ -11,6 +11,7 @@ from harness import n_cases, run_case
 from typer.testing import CliRunner
 
 from geminiq.cli import app
+from geminiq.course import lessons
 from geminiq.generation.generate import generate_text
 from geminiq.models.pretrained import save_pretrained
 from geminiq.training.trainer import Trainer
@@ -32,7 +33,7 @@ ENOUGH = {   # of each command, what it needs; the model is small, and training 
     "generate": ["--checkpoint", "run", "--max_tokens", "3"], "chat": ["--checkpoint", "run"],
     "export": ["--checkpoint", "run", "--output", "published"], "demo": ["--no-chat", "--config", "small.yaml",
     "--output", "new"],
-    "course": ["--no-lab"]}
+    "course": []}
 SETTINGS: dict[str, Any] = {"model": {"vocab_size": 290, "max_seq_len": 32, "d_model": 16, "n_layers": 1, "n_heads": 2},
                             "data": {"train_path": "file.txt"}}
 
@@ -78,9 +79,14 @@ def stopped(self: Trainer) -> None:
     raise UserError("training would begin")
 
 
+def unopened(folder: Path, browser: bool) -> None:
+    raise UserError("JupyterLab would begin, and not end")
+
+
 @pytest.mark.parametrize("case", range(n_cases(12)))
 def test_any_option_with_any_value(case: int, work: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Trainer, "train", stopped)
+    monkeypatch.setattr(lessons, "open_lab", unopened)
     monkeypatch.setenv("HOME", str(work))
     chosen = random.Random(case).sample(CASES, 10)
 
