@@ -24,7 +24,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from . import __version__
 from geminiq.utils.terminal import (
-    forgiving_streams, friendly, one_line, read_lines, say, say_error, valid_text, working,
+    forgiving_streams, friendly, memory_in_words, one_line, read_lines, say, say_error, valid_text, working,
 )
 
 if TYPE_CHECKING:   # imported when a command runs
@@ -353,8 +353,8 @@ def _check_memory(settings: "Config") -> None:
     there = _memory()
     if there is not None and needed > there:
         raise UserError(f"training about {settings.model.n_parameters / 1e6:,.0f} million parameters takes "
-                        f"{needed / 1e9:,.1f} GB here, and this machine has {there / 1e9:,.1f}: take a smaller "
-                        f"d_model, n_layers or vocab_size")
+                        f"{memory_in_words(needed)} here, and this machine has {memory_in_words(there)}: take a "
+                        f"smaller d_model, n_layers or vocab_size")
 
 
 def _memory() -> int | None:   # bytes; None: the system does not say

@@ -37,7 +37,6 @@ from geminiq.training.callbacks import (
     TensorBoard,
     best_evaluation,
     claim_folder,
-    take_folder,
 )
 from geminiq.training.distributed import SingleDevice
 from geminiq.training.losses import OBJECTIVES, Inputs, Objective, build_objective, cross_entropy_loss, map_tensors
@@ -696,16 +695,42 @@ def test_a_folder_is_taken_once_and_given_back(tmp_path: Path) -> None:
     alone, locking = SingleDevice(), Locking(tmp_path)
     run = SimpleNamespace(strategy=alone, step=0, log_history=[])
     locking.on_train_begin(run)
-    for second in (lambda: take_folder(tmp_path), lambda: claim_folder(tmp_path, alone),
+    for second in (lambda: lock_folder(tmp_path).__enter__(), lambda: claim_folder(tmp_path, alone),
                    lambda: Locking(tmp_path).on_train_begin(run)):
         with pytest.raises(UserError, match=f"in use by process {os.getpid()} "):
             second()
     locking.on_close(run)
-    take_folder(tmp_path).close()
+    with lock_folder(tmp_path):
+        pass
     claim_folder(tmp_path, alone).close()
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file.*: choose another"):
         claim_folder(tmp_path / "file" / "run", alone)
+
+
+def test_a_folder_is_looked_at_once_by_whoever_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+    monkeypatch.setattr("geminiq.training.callbacks._check_folder", lambda *given: looked.append(given))
+    locking, logging = Locking(tmp_path), Logging(tmp_path)
+    saving, elsewhere = (Checkpointing(folder, 1, tiny_run(tmp_path), None) for folder in (tmp_path, tmp_path / "b"))
+    for callbacks, expected in (([locking, logging, saving], 1), ([logging, saving], 1), ([logging], 1), ([saving], 1),
+                                ([locking, saving, elsewhere], 2)):
+        looked.clear()
+        run = SimpleNamespace(strategy=SingleDevice(), step=0, log_history=[], is_main=True, callbacks=callbacks)
+        for callback in callbacks:
+            callback.on_train_begin(run)
+        for callback in callbacks:
+            callback.on_close(run)
+        assert len(looked) == expected
+
+
+@pytest.mark.parametrize("make", [Logging, lambda run: Checkpointing(run, 1, tiny_run(run), None)], ids=["log", "checkpoints"])
+def test_who_writes_without_a_lock_is_refused_too(make: Callable[[Path], Callback], tmp_path: Path) -> None:
+    (tmp_path / "step-000002").mkdir()
+    callback = make(tmp_path)
+    run = SimpleNamespace(strategy=SingleDevice(), step=0, log_history=[], is_main=True, callbacks=[callback])
+    with pytest.raises(UserError, match="holds a run up to step-000002 already: resume it, or choose another folder"):
+        callback.on_train_begin(run)
 
 
 def test_without_its_package_tensorboard_says_so_when_training_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

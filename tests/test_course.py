@@ -98,7 +98,7 @@ def test_a_file_that_was_there_before_the_course_is_the_learners(tmp_path: Path,
     assert contents(tmp_path / "mine")[FIRST] == "something else"
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[1"])
+@pytest.mark.parametrize("damage", ["", "{", "[1", "[1]"])
 def test_without_a_manifest_nothing_is_overwritten(mine: Path, source: Path, damage: str):
     (mine / FIRST).write_text("my own")
     (mine / MANIFEST).write_text(damage)

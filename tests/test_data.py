@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -25,6 +26,7 @@ from geminiq.training.trainer import make_trainer, resume_trainer
 from geminiq.utils.checkpointing import load_checkpoint, save_checkpoint
 from geminiq.utils.config import DataConfig, make_config
 from geminiq.utils.device import UserError, make_generator
+from geminiq.utils.files import lock_folder
 from helpers import PEAK_MEMORY, tiny_tokenizer
 
 PARAGRAPHS = [f"The {i}th paragraph says that {i} squared is {i * i}, and {i} cubed is {i ** 3}." for i in range(400)]
@@ -99,6 +101,35 @@ def test_what_is_no_file_of_tokens_is_refused(content: bytes, tmp_path: Path):
     for path in (tmp_path / "row.tokens", tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError, match=r"remove it, and it is made again|cannot be read"):
             TokenFile(path)
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    "A test that fails when it has waited for half a minute, as opening a pipe would for ever."
+    def give_up(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("name", [".lock", "train-*.tokens", "val-*.tokens"])
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(name: str, text: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    with lock_folder(run):
+        prepare_data(settings_for(text), 300, 0, run)
+    path = next(run.glob(name))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="is not a file.*: move it away") as caught, lock_folder(run):
+        prepare_data(settings_for(text), 300, 0, run)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value) and path.is_fifo()
+    with pytest.raises(UserError, match="is not a file of tokens: remove it"):
+        TokenFile(path)
 
 
 @pytest.mark.parametrize("wrong", [300, 70_000, -1])

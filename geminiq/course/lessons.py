@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..utils.device import UserError
-from ..utils.files import write_file
+from ..utils.files import read_json, write_file
 from ..utils.terminal import say
 
 # %% ../../nbs/workshop/course.ipynb #course-06
@@ -95,9 +95,10 @@ def copy_course(folder: str | Path,           # of the learner's; made if it is 
 def _read_manifest(folder: Path) -> dict[str, str]:
     "The fingerprints of what was copied before; none if they cannot be read, and then nothing is overwritten."
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        found = read_json(folder / MANIFEST)
+    except UserError:
         return {}
+    return found if isinstance(found, dict) else {}
 
 # %% ../../nbs/workshop/course.ipynb #course-19
 def describe(placed: Sequence[Placed],  # what `copy_course` did

@@ -27,6 +27,7 @@ from .dataset import TextDataset, TokenFile, collate, write_tokens
 from .tokenizer import BPETokenizer, Tokenizer, encode_all, train_tokenizer_apart
 from ..utils.config import DataConfig
 from ..utils.device import UserError, make_generator
+from ..utils.files import check_file
 from ..utils.registry import Registry
 
 # %% ../../nbs/workshop/dataloader.ipynb #permute-01
@@ -205,6 +206,7 @@ _LARGE = 2**24      # bytes of text: from here on, several processes encode, and
 
 def _write_documents(path: Path, documents: Iterable[Source], tokenizer: Tokenizer) -> TokenFile:
     "The tokens of documents: those of a file if it is there and whole, else encoded and written."
+    check_file(path)
     if path.exists():
         try:
             return TokenFile(path)

@@ -78,6 +78,8 @@ class TokenFile:
                  ):
         self.path = Path(path)
         try:
+            if self.path.exists() and not self.path.is_file():   # such as a pipe, which we would wait for
+                raise ValueError("no file")
             with self.path.open("rb") as file:
                 header = json.loads(file.read(HEADER))
             self.dtype, self.length, self.digest = np.dtype(header["dtype"]), int(header["length"]), header["sha256"]

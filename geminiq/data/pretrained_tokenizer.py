@@ -28,6 +28,7 @@ import sentencepiece
 from .tokenizer import CHAT_TOKENS, BPETokenizer, Tokenizer
 from ..utils.device import UserError
 from ..utils.files import read_json, read_text, write_file
+from ..utils.terminal import one_line
 
 # %% ../../nbs/27_pretrained_tokenizer.ipynb #0cd2c5c4
 @lru_cache(maxsize=1)
@@ -114,12 +115,6 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: it should hold an object, not {type(value).__name__}")
     return value
 
-
-def _in_one_line(text: str) -> str:
-    "What a stranger's file or library says, short and without control characters."
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= 300 else line[:300] + "…"
-
 # %% ../../nbs/27_pretrained_tokenizer.ipynb #7d9f4a12
 class _JsonPieces:
     "The tokens of a `tokenizer.json`."
@@ -132,7 +127,7 @@ class _JsonPieces:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:   # its library may also panic, which is no Exception
-            raise UserError(f"{path} is damaged: {_in_one_line(str(error))}") from None
+            raise UserError(f"{path} is damaged: {one_line(str(error)[:300])}") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         decoder = content.get("decoder") or {}
@@ -281,7 +276,7 @@ class _Renderer:
             raise UserError("the chat template fails: it takes too long, or too much memory")
         found = json.loads(answer)
         if "error" in found:
-            raise UserError(f"the chat template {_in_one_line(found['error'])}")
+            raise UserError(f"the chat template {one_line(found['error'][:300])}")
         return found["text"]
 
     def _ask(self, request: bytes) -> bytes:

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..data.pretrained_tokenizer import (
-    PretrainedTokenizer, _import_extra, _in_one_line, _read_json, load_tokenizer, save_tokenizer)
+    PretrainedTokenizer, _import_extra, _read_json, load_tokenizer, save_tokenizer)
 from ..data.tokenizer import BPETokenizer, Tokenizer
 from ..generation.generate import lengthen
 from .multimodal import FUSIONS, MLPProjector, VisionLanguageModel
@@ -32,6 +32,7 @@ from ..utils.config import ModelConfig, RopeScaling, make_config, make_section
 from ..utils.device import UserError
 from ..utils.files import new_folder, write_file
 from ..utils.registry import Registry
+from ..utils.terminal import memory_in_words, one_line
 
 # %% ../../nbs/28_pretrained.ipynb #e3474e89
 _Size = Annotated[int, Field(gt=0, le=10**15)]
@@ -551,7 +552,7 @@ class WeightFiles:
                 header = json.loads(opened.read(length))
         except (SafetensorError, OSError, ValueError) as error:
             raise UserError(f"{self.folder / file} is not a readable safetensors file: "
-                            f"{_in_one_line(str(error))}") from None
+                            f"{one_line(str(error)[:300])}") from None
         header.pop("__metadata__", None)
         return {name: entry | {"start": 8 + length + entry["data_offsets"][0]}
                 for name, entry in header.items()}
@@ -567,7 +568,7 @@ class WeightFiles:
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
         except Exception as error:   # whatever a damaged or hostile file provokes
             said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)   # without advice to trust it
-            reason = _in_one_line([*said.splitlines(), type(error).__name__][0])
+            reason = one_line([*said.splitlines(), type(error).__name__][0][:300])
             raise UserError(f"{path} is not a file of tensors alone: {reason}") from None
         if not isinstance(found, dict):
             raise UserError(f"{path} holds no tensors with names, but a {type(found).__name__}")
@@ -771,7 +772,7 @@ def _check_size(s: HFConfig, n_bytes: int) -> None:   # of the weights
         sizes = {key: part[key] for part in parts for key in _SIZES.split() if isinstance(part.get(key), int)}
         largest = sorted(sizes, key=lambda key: sizes[key], reverse=True)[:4]
         raise UserError(f"with {', '.join(f'{key} {sizes[key]}' for key in largest)} the model would take at least "
-                        f"{_memory(wanted)}, and its weights here are {_memory(n_bytes)}")
+                        f"{memory_in_words(wanted)}, and its weights here are {memory_in_words(n_bytes)}")
 
 
 def _least_numbers(s: dict[str, Any]) -> int:
@@ -791,13 +792,6 @@ def _least_numbers(s: dict[str, Any]) -> int:
               + (height // patch) * (width // patch))
     halves = sum(_least_numbers(s[key]) for key in ("text_config", "vision_config") if s.get(key))
     return D * (tables + 2 * attention + 2 * inside) + halves
-
-
-def _memory(n_bytes: float) -> str:
-    "In a unit in which it is a short number."
-    units = ("bytes", "KB", "MB", "GB", "TB")
-    power = min((len(str(int(n_bytes))) - 1) // 3, len(units) - 1)
-    return f"{n_bytes / 1000**power:.3g} {units[power]}"
 
 
 def _lengthen(model: nn.Module, max_seq_len: int | None, rope_scaling: str | None) -> None:

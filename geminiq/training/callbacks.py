@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOG', 'TABLE', 'TrainingRun', 'Callback', 'LRScheduling', 'BestEvaluation', 'best_evaluation', 'EarlyStopping',
-           'Logging', 'read_log', 'take_folder', 'claim_folder', 'Locking', 'Checkpointing', 'ProgressBar',
-           'TensorBoard']
+           'Logging', 'read_log', 'claim_folder', 'Locking', 'Checkpointing', 'ProgressBar', 'TensorBoard']
 
 # %% ../../nbs/workshop/callbacks.ipynb #70f8845c
 import csv
@@ -28,7 +27,7 @@ from geminiq.utils.checkpointing import (
 )
 from ..utils.config import Config, TrainingConfig
 from ..utils.device import UserError
-from ..utils.files import lock_folder, wait_for_disk, write_file
+from ..utils.files import check_file, lock_folder, wait_for_disk, write_file
 
 # %% ../../nbs/workshop/callbacks.ipynb #d11a6e94
 class TrainingRun(Protocol):
@@ -37,6 +36,7 @@ class TrainingRun(Protocol):
     strategy: SingleDevice            # whether other processes take part
     model: Any
     optimizer: torch.optim.Optimizer
+    callbacks: list["Callback"]       # all of them, in order
     step: int                         # the number of the last step that began
     log_history: list[dict]           # one entry for each step that ended, and one before the first
     is_main: bool                     # of several processes, one writes and prints
@@ -127,17 +127,33 @@ class EarlyStopping(Callback):
 LOG, TABLE = "log.jsonl", "log.csv"
 
 
-class Logging(Callback):
+class _InFolder(Callback):
+    "Writes into the run's folder; the first of several makes sure, for all, that it is free for this run."
+
+    def __init__(self,
+                 output_dir: str | Path,   # the run's folder
+                 ):
+        self.output_dir = Path(output_dir)
+
+    def on_train_begin(self, trainer: TrainingRun) -> None:
+        here = (other for other in trainer.callbacks
+                if isinstance(other, _InFolder) and other.output_dir == self.output_dir)
+        if next(here, self) is self:
+            _check_folder(self.output_dir, _goes_on_from(trainer))
+
+
+class Logging(_InFolder):
     "Writes the history to `log.jsonl`, one JSON object a line, and to `log.csv`, in the run's folder."
 
     def __init__(self,
                  output_dir: str | Path,   # the run's folder
                  ):
-        self.output_dir, self.written = Path(output_dir), 0
+        super().__init__(output_dir)
+        self.written = 0
         self.columns: dict[str, None] = {}   # of the table, in order
 
     def on_train_begin(self, trainer: TrainingRun) -> None:
-        _check_folder(self.output_dir, _goes_on_from(trainer))
+        super().on_train_begin(trainer)
         self.written = len(trainer.log_history)
         if trainer.is_main:
             write_file(self.output_dir / LOG, _as_lines(trainer.log_history))
@@ -221,9 +237,7 @@ def _check_folder(output_dir: str | Path,
         if checkpoint_step(folder) > step:
             _put_aside(folder, step)
     for name in (LOG, TABLE):
-        file = Path(output_dir, name)
-        if os.path.lexists(file) and not file.is_file():
-            raise UserError(f"{file} is not a file, and the run writes one of this name: move it away")
+        check_file(Path(output_dir, name))
 
 
 def _put_aside(folder: Path, step: int) -> None:
@@ -238,17 +252,6 @@ def _put_aside(folder: Path, step: int) -> None:
                     f"somebody else has trained it; resume once more")
 
 
-def take_folder(output_dir: str | Path) -> ExitStack:   # closing it gives the folder back
-    "Take a folder for this process; raises `UserError` if another one has it, or nothing can be written there."
-    taken = ExitStack()
-    try:
-        taken.enter_context(lock_folder(output_dir))
-    except OSError as error:
-        raise UserError(f"{output_dir} cannot be written to ({error.strerror or error}): "
-                        f"choose another folder") from None
-    return taken
-
-
 def claim_folder(output_dir: str | Path,
                  strategy: SingleDevice,    # of several processes the first one looks, for all
                  step: int | None = None,   # of the run that goes on; None: a new one begins
@@ -257,7 +260,7 @@ def claim_folder(output_dir: str | Path,
     claim, problem = ExitStack(), ""
     if strategy.rank == 0:
         try:
-            claim = take_folder(output_dir)
+            claim.enter_context(lock_folder(output_dir))
             _check_folder(output_dir, step)
         except UserError as error:
             problem = str(error)
@@ -267,13 +270,14 @@ def claim_folder(output_dir: str | Path,
     return claim
 
 
-class Locking(Callback):
+class Locking(_InFolder):
     "Keeps the run's folder to this training; whoever comes second is refused, and told who is first."
 
     def __init__(self,
                  output_dir: str | Path,   # the run's folder
                  ):
-        self.output_dir, self.claim = Path(output_dir), ExitStack()
+        super().__init__(output_dir)
+        self.claim = ExitStack()
 
     def on_train_begin(self, trainer: TrainingRun) -> None:
         trainer.strategy.barrier()   # all have read their text now: for that, too, the folder is locked
@@ -294,7 +298,7 @@ def _naming_the_last_checkpoint(output_dir: Path) -> Iterator[None]:
                                         "no checkpoint has been saved yet")) from None
 
 # %% ../../nbs/workshop/callbacks.ipynb #4e2ea79d
-class Checkpointing(Callback):
+class Checkpointing(_InFolder):
     "Saves every so many steps, and at the end; the latest two checkpoints are kept."
 
     def __init__(self,
@@ -307,11 +311,9 @@ class Checkpointing(Callback):
                  ):
         if keep < 1:
             raise UserError(f"keep={keep} checkpoints of {output_dir}: keep at least 1")
-        self.output_dir, self.every, self.keep = Path(output_dir), every, keep
+        super().__init__(output_dir)
+        self.every, self.keep = every, keep
         self.config, self.tokenizer, self.fingerprint = config, tokenizer, fingerprint
-
-    def on_train_begin(self, trainer: TrainingRun) -> None:
-        _check_folder(self.output_dir, _goes_on_from(trainer))
 
     def on_step_end(self, trainer: TrainingRun, entry: dict) -> None:
         if trainer.step % self.every == 0:

@@ -8,7 +8,6 @@ __all__ = ['DATASETS', 'StepResult', 'train_step', 'evaluate', 'stop_requests', 
 
 # %% ../../nbs/14_trainer.ipynb #18fa11e3
 import os
-import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +32,7 @@ from ..data.tokenizer import Tokenizer
 from ..models.transformer import Transformer
 from geminiq.training.callbacks import (
     LOG, Callback, Checkpointing, EarlyStopping, Locking, Logging, LRScheduling, ProgressBar, TensorBoard,
-    claim_folder, read_log, take_folder,
+    claim_folder, read_log,
 )
 from .distributed import SingleDevice, make_strategy
 from .losses import Batch, Objective, build_objective
@@ -44,8 +43,10 @@ from geminiq.utils.checkpointing import (
 )
 from ..utils.config import Config, Section, TrainingConfig, load_config, make_section
 from ..utils.device import UserError, autocast_dtype, make_generator
+from ..utils.files import lock_folder
 from ..utils.metrics import Evaluation
 from ..utils.registry import Registry
+from ..utils.terminal import is_out_of_memory, memory_in_words
 
 # %% ../../nbs/14_trainer.ipynb #53b02b0a
 class StepResult(NamedTuple):
@@ -275,7 +276,7 @@ class Trainer:
         try:
             yield
         except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            if not is_out_of_memory(error):
                 raise
             n_parameters = sum(p.numel() for p in self.model.parameters())
             raise UserError(f"out of memory in step {self.step}; "
@@ -324,9 +325,6 @@ def _foresee(settings: TrainingConfig, n_windows: int, world_size: int) -> list[
     return notices
 
 
-_NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory|bad_alloc")   # on CUDA, MPS, CPU
-
-
 def _what_needs_less(settings: TrainingConfig, n_parameters: int, world_size: int) -> str:
     "The same steps in smaller parts, if there are any; else a smaller model."
     size, advice = settings.batch_size, []
@@ -338,7 +336,7 @@ def _what_needs_less(settings: TrainingConfig, n_parameters: int, world_size: in
     if not settings.gradient_checkpointing:
         advice.append("training.gradient_checkpointing=true keeps less of each block")
     return "; ".join([*advice, "a new run can have a shorter data.seq_length, or a smaller model: its weights, "
-                               f"gradients and means alone take {16 * n_parameters / 1e9:.2g} GB"])
+                               f"gradients and means alone take {memory_in_words(16 * n_parameters)}"])
 
 # %% ../../nbs/14_trainer.ipynb #trainer-amp-code
 def amp_dtype(use_amp: bool | str,     # "auto", True or False
@@ -437,7 +435,8 @@ def _load_latest(path: str | Path, prepare: Callable[[Transformer], object] | No
     "The latest checkpoint that can be read, and a line for each later one that cannot."
     given = latest_checkpoint(path)
     if os.environ.get("RANK", "0") == "0":       # the first process, or the only one
-        take_folder(given.parent).close()        # is nobody else at work here?
+        with lock_folder(given.parent):          # is nobody else at work here?
+            pass
     found, problems = checkpoints(given.parent), []
     if given not in found[-1:]:
         raise UserError(f"{given} is not the latest of its run" +

@@ -31,7 +31,7 @@ from pydantic_core import CoreSchema, core_schema
 from .device import UserError
 from .files import parse_yaml, read_yaml, write_file
 from .registry import Registry
-from .terminal import one_line
+from .terminal import memory_in_words, one_line
 
 # %% ../../nbs/workshop/config.ipynb #config-parts
 PARTS: Registry[Registry[Any]] = Registry(
@@ -157,7 +157,7 @@ def _check_size(n_parameters: int) -> None:
     "Refuse a model that no machine can hold."
     if n_parameters > _MOST_PARAMETERS:
         raise ValueError(f"these sizes make {n_parameters / 1e9:,.0f} billion parameters, which take "
-                         f"{n_parameters * 4 / 1e12:,.0f} TB in float32: use smaller ones")
+                         f"{memory_in_words(4 * n_parameters)} in float32: use smaller ones")
 
 
 _SAME_IN_ALL_LAYERS = {

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNFINISHED', 'new_file', 'write_file', 'new_folder', 'remove_folder', 'clear_leftovers', 'wait_for_disk',
-           'lock_folder', 'read_text', 'decode_text', 'read_json', 'parse_yaml', 'read_yaml']
+           'check_file', 'lock_folder', 'read_text', 'decode_text', 'read_json', 'parse_yaml', 'read_yaml']
 
 # %% ../../nbs/workshop/files.ipynb #files-imports
 import json
@@ -132,17 +132,26 @@ def wait_for_disk(path: Path) -> None:
         os.close(descriptor)
 
 # %% ../../nbs/workshop/files.ipynb #files-lock-code
+def check_file(path: Path) -> None:
+    "Raise `UserError` if a name that we write to is taken by something else than a file."
+    if os.path.lexists(path) and not path.is_file():
+        raise UserError(f"{path} is not a file, and the run writes one of this name: move it away")
+
+
 @contextmanager
 def lock_folder(folder: str | Path) -> Iterator[None]:
-    "Keep a folder to this process while inside this context; raises `UserError` if another one has it."
+    "Keep a folder to this process while inside this context; raises `UserError` if it cannot be had."
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(folder / ".lock", timeout=0), folder / ".locked-by"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_file(folder / ".lock")
         lock.acquire()
     except Timeout:
         name = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
         raise UserError(f"{folder} is in use by {name}: wait until it ends, or choose another folder") from None
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written to ({error.strerror or error}): choose another folder") from None
     try:
         write_file(holder, f"process {os.getpid()} on {node()} since {datetime.now():%Y-%m-%d %H:%M}")
         yield
