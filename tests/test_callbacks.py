@@ -34,6 +34,7 @@ from geminiq.training.callbacks import (
     Checkpointing,
     EarlyStopping,
     Locking,
+    Logging,
     TensorBoard,
     best_evaluation,
     claim_folder,

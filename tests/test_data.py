@@ -125,7 +125,7 @@ def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(name: str, text
     path = next(run.glob(name))
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(UserError, match="is not a file.*: move it away") as caught, lock_folder(run):
+    with pytest.raises(UserError, match=r"is not a file, .* move it away") as caught, lock_folder(run):
         prepare_data(settings_for(text), 300, 0, run)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value) and path.is_fifo()
     with pytest.raises(UserError, match="is not a file of tokens: remove it"):
