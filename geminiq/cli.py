@@ -270,7 +270,7 @@ def _make_trainer(config: str | None, changes: Sequence[str], given: dict[str, A
     if resume:
         return resume_trainer(output, settings)
     _check_memory(settings)
-    if os.path.exists(settings.data.train_path):
+    if os.path.isfile(settings.data.train_path):   # of a folder, the trainer says more
         say(f"{settings.data.train_path}: {describe_corpus(settings.data.train_path)}")
     return make_trainer(settings, output)
 
