@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from .corpus import Source, decontaminate, hold_out, open_corpus, sample_text
 from .dataset import TextDataset, TokenFile, collate, write_tokens
-from .tokenizer import BPETokenizer, Tokenizer, encode_all, train_tokenizer_apart
+from .tokenizer import BPETokenizer, ChatTokenizer, Tokenizer, encode_all, train_tokenizer_apart
 from ..utils.config import DataConfig
 from ..utils.device import UserError, make_generator
 from ..utils.files import check_file
@@ -110,7 +110,7 @@ def eval_loader(dataset: TextDataset,
 
 # %% ../../nbs/workshop/dataloader.ipynb #tokenizers-01
 TOKENIZERS: Registry[Any] = Registry(
-    "tokenizer_type", bpe=BPETokenizer, pretrained="geminiq.data.pretrained_tokenizer:PretrainedTokenizer")
+    "tokenizer_type", bpe=BPETokenizer, chat=ChatTokenizer, pretrained="geminiq.data.pretrained_tokenizer:PretrainedTokenizer")
 
 # %% ../../nbs/workshop/dataloader.ipynb #prepare-01
 class Data(NamedTuple):
