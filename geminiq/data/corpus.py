@@ -16,7 +16,7 @@ import re
 import sys
 import sysconfig
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -172,7 +172,8 @@ class TextFile(NamedTuple):
 Source = Document | TextFile   # where text is read from, at once or piece by piece
 
 # %% ../../nbs/02_corpus.ipynb #c6712fee
-CORPORA = Registry("data.train_path", pydocs=pydocs)   # functions that return documents; open to yours
+CORPORA: Registry[Callable[[], Sequence[Document]]] = Registry(   # functions that return documents; open to yours
+    "data.train_path", pydocs=pydocs, microworld="geminiq.data.microworld:microworld")
 TEXT_FILES = {".txt", ".md", ".rst"}
 
 

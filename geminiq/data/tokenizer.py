@@ -205,7 +205,8 @@ def train_tokenizer(texts: Iterable[str],  # what to learn from
             pad_id=0, unk_id=1, bos_id=2, eos_id=3, control_symbols=CHAT_TOKENS,
             byte_fallback=True, normalization_rule_name="identity", add_dummy_prefix=False,
             remove_extra_whitespaces=False, allow_whitespace_only_pieces=True,
-            max_sentence_length=2**30, split_digits=split_digits, required_chars="▁", minloglevel=2)   # a token for the space, even if there is none
+            max_sentence_length=2**30, split_digits=split_digits,
+            required_chars="▁", minloglevel=2)   # a token for the space, even if there is none
     except (RuntimeError, OSError) as error:
         from geminiq.utils.device import UserError
         raise UserError(_explain(str(error), vocab_size)) from None
@@ -253,7 +254,7 @@ class ChatTokenizer(BPETokenizer):
         ids = list(self.start_ids)
         for message in messages:
             ids += self.encode_message(message["role"], message["content"])
-        return ids + [self.chat_ids["<|assistant|>"]] if add_generation_prompt else ids
+        return [*ids, self.chat_ids["<|assistant|>"]] if add_generation_prompt else ids
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Self:
