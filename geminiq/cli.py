@@ -275,12 +275,17 @@ def _make_trainer(config: str | None, changes: Sequence[str], given: dict[str, A
     return make_trainer(settings, output)
 
 
+def _amount(data: Any) -> str:
+    "How much there is to read."
+    return f"{len(data.tokens):,} tokens" if hasattr(data, "tokens") else f"{len(data):,} conversations"
+
+
 def _run_training(trainer: "Trainer", output: Path) -> None:
     "Train, with a summary before and after; on Ctrl-C say how to go on."
     from geminiq.utils.checkpointing import checkpoints
     say(f"{_size(trainer.model)} on {trainer.device}, products in "
-        f"{str(trainer.dtype).removeprefix('torch.')}; {len(trainer.train_data.tokens):,} tokens "
-        f"to learn from, {len(trainer.val_data.tokens):,} held out; "
+        f"{str(trainer.dtype).removeprefix('torch.')}; {_amount(trainer.train_data)} "
+        f"to learn from, {_amount(trainer.val_data)} held out; "
         f"steps {trainer.step} to {trainer.settings.max_steps}")
     for notice in trainer.notices:
         say(f"note: {notice}")

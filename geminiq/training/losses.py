@@ -170,6 +170,16 @@ def map_tensors(change: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
     return tuple(map(change, inputs)) if isinstance(inputs, tuple) else change(inputs)
 
 
+def _where_asked(features: Tensor,   # (B, T, D)
+                 targets: Tensor,    # (B, T), on the processor still: nobody waits for a device
+                 ) -> tuple[Tensor, Tensor]:   # (n, D) and (n,), or all of them
+    "What the head must read: only where a target counts."
+    asked = (targets != IGNORE_INDEX).flatten().nonzero()[:, 0]
+    if 0 < len(asked) < targets.numel():
+        features, targets = features.flatten(0, -2)[asked.to(features.device)], targets.flatten()[asked]
+    return features, targets.to(features.device)
+
+
 class Objective(nn.Module):
     "A model with the loss that trains it: cross-entropy."
 
@@ -190,9 +200,8 @@ class Objective(nn.Module):
                 inputs: Inputs,    # (B, T) token ids, or several tensors
                 targets: Tensor,   # (B, T) token ids, or −100 where nothing is asked
                 ) -> Tensor:       # () summed over the targets that count
-        features = self.features(inputs)
+        features, targets = _where_asked(self.features(inputs), targets)
         smoothing = self.label_smoothing if self.training else 0.0
-        targets = targets.to(features.device)
         with self._mixed_precision(features.device):
             if self.vocab_chunk is None:
                 return cross_entropy_loss(self.model.logits(features), targets, "sum", smoothing)
@@ -202,8 +211,8 @@ class Objective(nn.Module):
     @torch.no_grad()
     def measure(self, inputs: Inputs, targets: Tensor) -> Tensor:   # (2,)
         "The summed loss without smoothing, and how many targets are the likeliest token."
-        features = self.features(inputs)
-        targets, head = targets.to(features.device), self.model.lm_head.weight
+        features, targets = _where_asked(self.features(inputs), targets)
+        head = self.model.lm_head.weight
         with self._mixed_precision(features.device):
             if self.vocab_chunk is None:
                 logits = self.model.logits(features)

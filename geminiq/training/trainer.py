@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from ..data.corpus import CORPORA, describe_corpus
-from ..data.dataloader import Data, eval_loader, prepare_data, train_loader
-from ..data.dataset import IGNORE_INDEX, TextDataset
-from ..data.tokenizer import Tokenizer
+from ..data.dataloader import TOKENIZERS, ChatData, Data, eval_loader, prepare_chat, prepare_data, train_loader
+from ..data.dataset import IGNORE_INDEX, Windows
+from ..data.tokenizer import ChatTokenizer, Tokenizer
 from ..models.transformer import Transformer
 from geminiq.training.callbacks import (
     LOG, Callback, Checkpointing, EarlyStopping, Locking, Logging, LRScheduling, ProgressBar, TensorBoard,
@@ -98,7 +98,7 @@ def _check_gradient(grad_norm: float, optimizer: torch.optim.Optimizer, scaler: 
 
 # %% ../../nbs/14_trainer.ipynb #e44dc3dd
 def evaluate(objective: nn.Module,   # an Objective, as `strategy` has placed it
-             data: TextDataset,
+             data: Windows,
              batch_size: int,        # windows at a time
              max_batches: int,       # how much of the data to look at
              strategy: SingleDevice | None = None,   # None: this process is alone
@@ -153,8 +153,8 @@ class Trainer:
 
     def __init__(self,
                  model: nn.Module,
-                 train_data: TextDataset,
-                 val_data: TextDataset,
+                 train_data: Windows,
+                 val_data: Windows,
                  settings: TrainingConfig,
                  callbacks: Sequence[Callback] = (),     # what else should happen, in this order
                  strategy: SingleDevice | None = None,   # device, other processes; None: by settings
@@ -357,10 +357,12 @@ DATASETS: Registry[Callable[..., Any]] = Registry("data.train_path", scenes="gem
 def read_data(config: Config,
               folder: str | Path,                   # for files of tokens
               tokenizer: Tokenizer | None = None,   # None: as configured, or learned from the training text
-              ) -> Data:
-    "What is trained on and evaluated on: one of DATASETS, or a text."
+              ) -> Data | ChatData:
+    "What is trained on and evaluated on: one of DATASETS, conversations, or a text."
     if config.data.train_path in DATASETS:
         return DATASETS[config.data.train_path](config, tokenizer)
+    if TOKENIZERS[config.data.tokenizer_type] is ChatTokenizer:
+        return prepare_chat(config.data, config.model.vocab_size, config.training.seed, cast(Any, tokenizer))
     return prepare_data(config.data, config.model.vocab_size, config.training.seed, folder, tokenizer)
 
 # %% ../../nbs/14_trainer.ipynb #trainer-make-code
@@ -368,7 +370,7 @@ def make_trainer(config: Config,
                  output_dir: str | Path,               # the folder for checkpoints and log of this run
                  callbacks: Sequence[Callback] = (),   # your own; they come before logging and saving
                  progress: bool = True,                # show a progress bar
-                 data: Data | None = None,             # None: prepared as configured
+                 data: Data | ChatData | None = None,  # None: prepared as configured
                  model: Transformer | None = None,     # None: a new one, as configured
                  ) -> Trainer:
     "A trainer of the configured model on the configured text, which writes into a folder."

@@ -364,7 +364,8 @@ class DataConfig(Section):
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1   # held out if there is no val_path
     seq_length: Count | None = None         # tokens in a window, at most max_seq_len; empty: so many
     tokenizer_path: PathText | None = None  # read if it is there, else learned and written there
-    tokenizer_type: Annotated[str, PartName("tokenizer_type")] = "bpe"   # how text is cut into tokens
+    tokenizer_type: Annotated[str, PartName("tokenizer_type")] = "bpe"   # how text is cut into tokens; chat: conversations
+    story_weight: Annotated[float, Field(ge=0, le=1)] = 0.1   # chat: how much its stories count beside the answers
 
 
 class Config(Section):

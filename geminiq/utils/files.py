@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNFINISHED', 'new_file', 'write_file', 'new_folder', 'remove_folder', 'clear_leftovers', 'wait_for_disk',
-           'check_file', 'lock_folder', 'read_text', 'decode_text', 'read_json', 'parse_yaml', 'read_yaml']
+           'check_file', 'lock_folder', 'read_text', 'decode_text', 'parse_json', 'read_json', 'parse_yaml',
+           'read_yaml']
 
 # %% ../../nbs/workshop/files.ipynb #files-imports
 import json
@@ -192,15 +193,21 @@ def decode_text(content: bytes,   # of a file
                         f"{error.start}): save it as UTF-8") from None
 
 
-def read_json(path: str | Path) -> Any:
-    "What a JSON file says; raises `UserError` if there is none, or it is damaged."
-    text = read_text(path)
+def parse_json(text: str,
+               where: str,   # its name, for messages
+               ) -> Any:
+    "What a text in JSON says; raises `UserError` if it is damaged."
     try:
         return json.loads(text)
     except RecursionError:
-        raise UserError(f"{path} is damaged: it is nested too deeply") from None
+        raise UserError(f"{where} is damaged: it is nested too deeply") from None
     except ValueError as error:      # a number of more than 4300 digits, too
-        raise UserError(f"{path} is damaged: {error}") from None
+        raise UserError(f"{where} is damaged: {error}") from None
+
+
+def read_json(path: str | Path) -> Any:
+    "What a JSON file says; raises `UserError` if there is none, or it is damaged."
+    return parse_json(read_text(path), str(path))
 
 # %% ../../nbs/workshop/files.ipynb #files-read-yaml
 _MOST_VALUES = 100_000   # in a file, aliases unfolded
