@@ -43,13 +43,15 @@ def orthogonalize(matrices: Tensor,   # (..., m, n)
     "For each matrix U S Vᵀ about U Vᵀ: all singular values are brought near 1 (Jordan et al. 2024)."
     a, b, c = NEWTON_SCHULZ
     is_tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if is_tall else matrices               # the smaller product is the cheaper one
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    x = matrices.mT if is_tall else matrices              # X Xᵀ has the smaller of the two sizes
+    shape = x.shape
+    x = x.reshape(-1, *shape[-2:]).to(torch.promote_types(x.dtype, torch.float32))
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(steps):
         square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
-    return x.mT if is_tall else x
+        factor = torch.baddbmm(square, square, square, beta=b, alpha=c)   # b S + c S S
+        x = torch.baddbmm(x, factor, x, beta=a)                           # a X + (b S + c S S) X
+    return x.view(shape).mT if is_tall else x.view(shape)
 
 # %% ../../nbs/13_optimizer.ipynb #muon-class
 class Muon(torch.optim.Optimizer):
