@@ -482,6 +482,9 @@ def _changed(trainer: Trainer, before: TrainingConfig) -> list[str]:
                 if getattr(before, key) != getattr(now, key)]
         notices.append(f"the learning rate goes on with {new:.2g} where it would have been {old:.2g}, "
                        f"as {' and '.join(f'{key} was {getattr(before, key)}' for key in keys)}")
+    if now.optimizer == "muon" and now.muon_learning_rate != before.muon_learning_rate:
+        notices.append(f"hidden matrices go on with muon_learning_rate {now.muon_learning_rate:g}, "
+                       f"it was {before.muon_learning_rate:g}")
     return notices
 
 
