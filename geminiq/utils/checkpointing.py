@@ -205,7 +205,8 @@ def load_training_state(path: str | Path, model: nn.Module, optimizer: torch.opt
         if parameter not in parameters:
             raise UserError(f"{folder} remembers {name!r}, which this model does not have: use another checkpoint")
         p = parameters[parameter]
-        shape = {"exp_avg": p.shape, "exp_avg_sq": p.shape, "step": ()}.get(key, tensor.shape)   # AdamW's
+        shape = {"exp_avg": p.shape, "exp_avg_sq": p.shape, "step": (),   # AdamW's
+                 "momentum_buffer": p.shape}.get(key, tensor.shape)       # Muon's
         if tensor.shape != shape or not tensor.is_floating_point():
             raise UserError(f"{folder} remembers {name!r} as {str(tensor.dtype)[6:]} of shape {tuple(tensor.shape)}, "
                             f"which does not fit {tuple(p.shape)}: use another checkpoint")
