@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from geminiq.utils.device import UserError
 from geminiq.utils.files import (
+    check_file,
     clear_leftovers,
     decode_text,
     lock_folder,
@@ -108,6 +109,17 @@ def test_a_folder_is_new_and_goes_at_once(tmp_path: Path):
     assert (tmp_path / "new" / "inner" / "file").read_text() == "text"
     remove_folder(tmp_path / "new")
     assert names(tmp_path) == ["file", "folder", "link"]
+
+
+def test_a_name_that_is_taken_by_no_file_is_refused(tmp_path: Path):
+    (tmp_path / "a file").touch()
+    (tmp_path / "a folder").mkdir()
+    (tmp_path / "a link to nothing").symlink_to(tmp_path / "gone")
+    for name in ("a file", "nothing"):
+        check_file(tmp_path / name)
+    for name in ("a folder", "a link to nothing"):
+        with pytest.raises(UserError, match=f"{name} is not a file"):
+            check_file(tmp_path / name)
 
 
 def test_a_lock_is_given_back_by_an_error_too(tmp_path: Path):

@@ -36,7 +36,7 @@ from geminiq.training.callbacks import (
 )
 from .distributed import SingleDevice, make_strategy
 from .losses import Batch, Objective, build_objective
-from .optimizer import SCHEDULES, configure_optimizer
+from .optimizer import OPTIMIZERS, SCHEDULES
 from geminiq.utils.checkpointing import (
     Checkpoint, build_model, checkpoint_step, checkpoints, full_tensor, latest_checkpoint, load_checkpoint,
     load_training_state,
@@ -159,7 +159,7 @@ class Trainer:
                  callbacks: Sequence[Callback] = (),     # what else should happen, in this order
                  strategy: SingleDevice | None = None,   # device, other processes; None: by settings
                  objective: Objective | None = None,     # of this model; None: by settings
-                 make_optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,   # None: AdamW
+                 make_optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,   # None: by settings
                  ):
         self.model = cast(Any, model)   # it takes whatever its objective hands it
         self.train_data = train_data
@@ -291,7 +291,7 @@ def _make_objective(model: nn.Module, settings: TrainingConfig, device: torch.de
 
 def _make_optimizer(settings: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
     "The optimizer that the settings ask for."
-    return configure_optimizer(model, settings.learning_rate, settings.weight_decay, settings.betas)
+    return OPTIMIZERS[settings.optimizer](model, settings)
 
 
 def _callbacks(settings: TrainingConfig) -> list[Callback]:
@@ -483,14 +483,18 @@ def _changed(trainer: Trainer, before: TrainingConfig) -> list[str]:
                 if getattr(before, key) != getattr(now, key)]
         notices.append(f"the learning rate goes on with {new:.2g} where it would have been {old:.2g}, "
                        f"as {' and '.join(f'{key} was {getattr(before, key)}' for key in keys)}")
+    if now.optimizer == "muon" and now.muon_learning_rate != before.muon_learning_rate:
+        notices.append(f"hidden matrices go on with muon_learning_rate {now.muon_learning_rate:g}, "
+                       f"it was {before.muon_learning_rate:g}")
     return notices
 
 
 def _differences(before: Config, now: Config) -> list[str]:
-    "What would make going on something else than one run: the model, the data, the seed."
+    "What would make going on something else than one run: the model, the data, the seed, the optimizer."
     pairs = [(f"{section}.{key}", value, getattr(getattr(now, section), key))
              for section in ("model", "data") for key, value in getattr(before, section)
              if key != "train_path"]   # a text may have moved: its fingerprint decides
     pairs.append(("vision", before.vision, now.vision))
-    pairs.append(("training.seed", before.training.seed, now.training.seed))
+    pairs += [(f"training.{key}", getattr(before.training, key), getattr(now.training, key))
+              for key in ("seed", "optimizer")]
     return [f"{key} was {old!r}, now {new!r}" for key, old, new in pairs if old != new]

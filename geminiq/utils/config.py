@@ -44,6 +44,7 @@ PARTS: Registry[Registry[Any]] = Registry(
     attention_type="geminiq.models.attention:ATTENTIONS",
     sparse_pattern="geminiq.models.efficient_attention:PATTERNS",
     tokenizer_type="geminiq.data.dataloader:TOKENIZERS",
+    optimizer="geminiq.training.optimizer:OPTIMIZERS",
     schedule="geminiq.training.optimizer:SCHEDULES",
     projector="geminiq.models.multimodal:PROJECTORS",
     fusion="geminiq.models.multimodal:FUSIONS",
@@ -336,7 +337,9 @@ class TrainingConfig(Section):
     max_steps: Count = 600                  # updates of the weights
     batch_size: Count = 16                  # B, windows in one forward pass
     gradient_accumulation: Count = 1        # forward passes in one step
+    optimizer: Annotated[str, PartName("optimizer")] = "adamw"   # what moves the weights by their gradients
     learning_rate: Positive = 2e-3          # the highest one, after the warm-up
+    muon_learning_rate: Positive = 0.02     # optimizer muon: of hidden matrices; learning_rate is the others'
     schedule: Annotated[str, PartName("schedule")] = "cosine"   # how the learning rate falls
     objective: Annotated[str, PartName("objective")] | None = None   # empty: what the model needs
     warmup_steps: Annotated[int, Field(ge=0, lt=2**53)] = 50    # in which it rises
@@ -355,6 +358,14 @@ class TrainingConfig(Section):
     device: str = "auto"                    # auto, cpu, cuda, cuda:1, mps
     use_amp: Literal["auto"] | bool = "auto"   # mixed precision; auto: where the device is faster with it
     parallel: Literal["ddp", "fsdp"] = "ddp"   # under torchrun: each process holds the whole model, or a part
+
+    @model_validator(mode="after")
+    def fit(self) -> "TrainingConfig":
+        "Refuse what does not go together."
+        if self.optimizer == "muon" and self.parallel == "fsdp":
+            raise ValueError("optimizer muon needs whole matrices, and parallel fsdp gives each process a part of "
+                             "them: use parallel ddp, or optimizer adamw")
+        return self
 
 
 class DataConfig(Section):
