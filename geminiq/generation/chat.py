@@ -9,7 +9,7 @@ __all__ = ['usual_sampling', 'Conversation']
 import json
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,9 @@ class Conversation:
                  model: Transformer,
                  tokenizer: Tokenizer,
                  sampling: Sampling | None = None,   # how to choose tokens; None: `usual_sampling`
-                 max_tokens: int | None = None,   # the longest reply; None: 60, of a published model 512, if they fit
-                 generator: torch.Generator | None = None,    # for the draws, on the CPU; None: seeded by the text
-                 system: str | None = None,       # what the model is told before all else; it is never dropped
+                 max_tokens: int | None = None,      # the longest reply; None: 60, or 512 of a published model
+                 generator: torch.Generator | None = None,   # for the draws, on the CPU; None: as the text
+                 system: str | None = None,          # what the model is told before all else
                  ):
         longest, templates = model.config.max_seq_len, getattr(tokenizer, "templates", None)
         self.has_template = isinstance(tokenizer, ChatTokenizer) or "default" in (templates or {})
@@ -72,10 +72,11 @@ class Conversation:
     @system.setter
     def system(self, text: str | None) -> None:
         if text and not self.has_template:
-            raise UserError("this model continues texts and was not trained to answer: it takes no system message")
+            raise UserError("this model continues texts and was not trained to answer: "
+                            "it takes no system message")
         self._system = valid_text(text) if text else None
 
-    def reply(self, message: str) -> Iterator[str]:
+    def reply(self, message: str) -> Generator[str, None, None]:
         "Add a message and write the reply, piece by piece; what was written stays if you stop listening."
         asked = {"role": "user", "content": valid_text(message)}
         self.read, self.dropped = self.prompt([*self.messages, asked])
@@ -89,7 +90,7 @@ class Conversation:
             self.messages += [asked, {"role": "assistant", "content": "".join(self._text(said))}]
 
     def prompt(self,
-               messages: Sequence[dict[str, str]],   # of user and assistant in turn; the last waits for a reply
+               messages: Sequence[dict[str, str]],   # of user and assistant in turn; the last is to be answered
                ) -> tuple[list[int], int]:           # tokens; how many of the oldest turns had no room
         "What the model reads before it replies."
         def fits(turn: int) -> bool:
@@ -102,7 +103,8 @@ class Conversation:
             raise UserError(f"this message{told} takes {len(ids)} tokens, and there is room for {self.room}: "
                             f"shorten it, or max_tokens, the longest reply")
         if not ids:
-            raise UserError("nothing to reply to: this tokenizer puts no token before a text, so say something")
+            raise UserError("nothing to reply to: this tokenizer puts no token before a text, "
+                            "so say something")
         return ids[-self.room:], dropped
 
     def _tokens(self, messages: Sequence[dict[str, str]]) -> list[int]:
@@ -145,11 +147,15 @@ def _read_conversation(path: str | Path) -> tuple[str | None, list[dict[str, str
     match said:
         case {"system": str() | None as system, "messages": list(messages)} if _in_turn(messages):
             return system, [{**message, "content": valid_text(message["content"])} for message in messages]
-    raise UserError(f"{path} is no conversation: one has a system message and messages, of user and assistant in turn")
+    raise UserError(f"{path} is no conversation: one has a system message and messages, "
+                    f"of user and assistant in turn")
 
 
 def _in_turn(messages: list[Any]) -> bool:
     "Whether these are the texts of a user and an assistant in turn."
-    roles = [message["role"] for message in messages if isinstance(message, dict) and message.keys() == {"role", "content"}
-             and isinstance(message["content"], str)]
-    return len(messages) % 2 == 0 and roles == ["user", "assistant"] * (len(messages) // 2)
+    def is_of(message: Any, role: str) -> bool:
+        return (isinstance(message, dict) and message.keys() == {"role", "content"}
+                and message["role"] == role and isinstance(message["content"], str))
+
+    roles = ["user", "assistant"] * (len(messages) // 2)
+    return len(roles) == len(messages) and all(map(is_of, messages, roles))
