@@ -65,9 +65,15 @@ def test_what_is_asked_is_answered_and_looked_into(explorer: ChatExplorable):
     messages, turn = explorer.conversation.messages, explorer.turns[0]
     assert (turn["question"], turn["answer"]["text"]) == ("Ada?", messages[1]["content"])
     assert seen[-1] == "" and (len(seen) < 2 or seen[-2] == messages[1]["content"])
-    assert turn["answer"]["tokens"] == [p.replace("▁", " ") for p in tokenizer().pieces(explorer.conversation.written)]
+    assert turn["answer"]["tokens"] == chat_explorable._names(explorer.conversation, explorer.conversation.written)
     assert (explorer.asked, explorer.note, explorer.turn, explorer.live) == ("", "", 0, True)
     assert explorer.table[1:] == [["you", "Ada?"], ["model", messages[1]["content"]]] and "Ada?" in explorer.html()
+
+
+def test_tokens_are_named_as_they_are_read(explorer: ChatExplorable):
+    text = "Ada zählt: {7}\n\x7f~/O_"
+    names = chat_explorable._names(explorer.conversation, tokenizer().encode(text))
+    assert "".join(names) == "Ada z<0xC3><0xA4>hlt: {7}↵<0x7F>~/O_"
 
 
 def test_a_page_stays_light(explorer: ChatExplorable):

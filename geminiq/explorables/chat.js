@@ -91,6 +91,11 @@ function form(model) {
     choose(model, "asked", input.value);
     input.value = "";
   });
+  input.addEventListener("keydown", (event) => {   // JupyterLab takes Enter for itself
+    if (event.key !== "Enter" || event.isComposing) return;
+    event.preventDefault();
+    element.requestSubmit();
+  });
   follow(model, "asked", () => (button.disabled = Boolean(model.get("asked"))));
   follow(model, "live", () => {
     element.hidden = !model.get("live");

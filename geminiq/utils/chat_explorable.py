@@ -6,6 +6,7 @@
 __all__ = ['Step', 'look_back', 'ChatExplorable', 'explore_chat']
 
 # %% ../../nbs/workshop/chat_explorable.ipynb #xchat-imports
+import re
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
@@ -78,8 +79,12 @@ def _percent(probability: Tensor) -> float:
 
 
 def _names(conversation: Conversation, ids: Any) -> list[str]:
-    "Tokens as they are read."
-    return [piece.replace("▁", " ").replace("\n", "↵") for piece in conversation.tokenizer.pieces(map(int, ids))]
+    "Tokens as they are read; a byte that is a letter is one."
+    pieces = (_BYTE.sub(lambda byte: chr(int(byte[1], 16)), piece) for piece in conversation.tokenizer.pieces(map(int, ids)))
+    return [piece.replace("▁", " ").replace("\n", "↵") for piece in pieces]
+
+
+_BYTE = re.compile("<0x(0A|[2-7][0-9A-E]|[2-6]F)>")   # ASCII's letters and signs, and the end of a line
 
 
 def _most_looked_at(attention: Tensor) -> bytes:   # (L, H, S) -> of each head eight places: low byte, high byte, percentage

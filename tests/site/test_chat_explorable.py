@@ -1,5 +1,7 @@
 """The chat to look into, in a real browser: as a page without a kernel, and with one that the test plays."""
 
+import re
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -7,7 +9,7 @@ from conftest import ROOT
 from geminiq.data.tokenizer import ChatTokenizer
 from geminiq.generation.chat import Conversation
 from geminiq.models.transformer import Transformer
-from geminiq.utils.chat_explorable import ChatExplorable, explore_chat, look_back
+from geminiq.utils.chat_explorable import ChatExplorable, _names, explore_chat, look_back
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import make_generator
 from page_checks import PHONE, WIDE
@@ -68,7 +70,7 @@ def test_the_numbers_are_those_of_the_model(draw, explorable: ChatExplorable):
     page, conversation = draw(explorable), explorable.conversation
     read, _ = conversation.prompt(conversation.messages[:3])
     written = [*TOKENIZER.encode(SAID[1][1]), TOKENIZER.end_id]
-    names = [name.replace("▁", "␣") for name in TOKENIZER.pieces(range(310))]
+    names = [re.sub("^ | $", "␣", name) for name in _names(conversation, range(310))]
     for number, step in enumerate(look_back(conversation.model, read, written)):
         token(page, number).click()
         shares = step.logits.softmax(-1)
@@ -82,7 +84,7 @@ def test_the_numbers_are_those_of_the_model(draw, explorable: ChatExplorable):
         looked = step.attention[1, 2]
         page.get_by_role("radio", name="layer 1, head 2").click()
         said = page.locator(".details p").first.inner_text()
-        heard = TOKENIZER.pieces([[*read, *written][int(looked.argmax())]])[0].replace("▁", " ").strip() or "␣"
+        heard = names[[*read, *written][int(looked.argmax())]].strip("␣") or "␣"
         assert said.startswith("Layer 1, head 2: “") and f"looked at “{heard}” {round(100 * float(looked.max()))}%" in said
     expect(page.locator(".context")).to_contain_text("<|assistant|>Ben is in the hall.<|end|>")
 
