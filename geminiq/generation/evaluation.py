@@ -114,7 +114,7 @@ def _all_questions(split: str, seed: int, tokenizer: Tokenizer) -> Iterator[Prom
         n_sentences = 0
         for i, message in enumerate(messages):
             if message.question is None:
-                n_sentences += _n_sentences(message, messages[i + 1].question)
+                n_sentences += _n_sentences(message, messages[i + 1].question if i + 1 < len(messages) else None)
             elif message.question.kind != "heard":
                 before = messages[:i]
                 yield Prompt(next(numbers), before, message.question, n_sentences, encode_prompt(tokenizer, before))
