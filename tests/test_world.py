@@ -431,7 +431,7 @@ def test_ten_megabytes_are_made_in_twenty_seconds():
         size += sum(len(message.content) for message in conversation("train", 4, number))
         number += 1
     seconds = 10 * (time.process_time() - begin)
-    assert seconds < 20 * max(slow, slowness()), f"10 MB take {seconds:.0f} s, on a machine {1 / slow:.1f} times as fast as the slow one"
+    assert seconds < 20 * max(slow, slowness()), f"10 MB take {seconds:.0f} s, at {1 / slow:.1f} times the slow machine's speed"
 
 
 def fingerprint() -> str:
@@ -442,7 +442,8 @@ def fingerprint() -> str:
 
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_hashes():
-    program = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), *sys.path]}; import test_world; print(test_world.fingerprint())"
+    places = [str(Path(__file__).parent), *sys.path]
+    program = f"import sys; sys.path[:0] = {places}; import test_world; print(test_world.fingerprint())"
     seed = "1" if os.environ.get("PYTHONHASHSEED") == "4711" else "4711"
     other = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, check=True,
                            capture_output=True, text=True)

@@ -269,8 +269,8 @@ def _bin(n: int) -> str:
 
 
 _BINS = [(1, 3), (4, 6), (7, 9), (10, 12)]
-_ORDER = {name: i for i, name in enumerate(["1 sentence", "2 sentences", "3 or more", *(f"{low} to {high}" for low, high in _BINS),
-                                            "the story does not say"])}
+_ROWS = ["1 sentence", "2 sentences", "3 or more", *(f"{low} to {high}" for low, high in _BINS), "the story does not say"]
+_ORDER = {name: place for place, name in enumerate(_ROWS)}
 
 
 GROUPS: dict[str, Callable[[Prompt], str]] = {
