@@ -118,7 +118,7 @@ MISTAKES = {
     "unknown command": (["trian"], "No such command 'trian'"),
     "unknown option": (["train", "--learning_rat", "1e-3"], "--learning_rate"),
     "no number": (["train", "--max-steps", "many"], "--max_steps"),
-    "nothing to generate from": (["generate"], "Missing option '--checkpoint' (see"),
+    "nothing to look at": (["generate", "--checkpoint", "runs/a", "--image", "x.png"], "a model of text, which sees no picture"),
     "drawing in a search": ([*SEARCH, "--temperature", "0.5", "--top-p", "0.9"], "leave out --temperature, --top_p"),
     "a search without beam search": ([*SEARCH[:3], "--num-beams", "3"], "--num_beams without --beam_search"),
     "more texts than beams": ([*SEARCH, "--num_beams", "2", "--num_return", "3"], "2"),

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -11,15 +11,23 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from browser import find
+from geminiq.utils.explorables import Explorable
+from page_checks import strangers
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-sync", "--no-first-run",
          "--disable-background-networking", "--disable-component-update",
          "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost , EXCLUDE 127.0.0.1"]
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><link rel="icon" href="data:,">
+<meta name="viewport" content="width=device-width"><style>
+body { font-family: system-ui; margin: 24px; max-width: 780px }
+@media (prefers-color-scheme: dark) { body { background: #131416; color: #cfd0d0; color-scheme: dark } }
+</style>"""
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -76,3 +84,25 @@ def browser():
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def draw(browser, tmp_path: Path) -> Iterator[Callable[..., Page]]:
+    "Put an explorable on a page and open it; nothing may go wrong there, nor be asked of the network."
+    pages, problems = [], []
+
+    def open_page(explorable: Explorable, around: str = "PICTURE", **options) -> Page:
+        (tmp_path / "page.html").write_text(PAGE + around.replace("PICTURE", explorable.html()))
+        page = browser.new_page(**options)
+        page.on("request", lambda request: problems.extend(strangers(request.url)))
+        page.on("console", lambda said: problems.append(said.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(f"{address}/page.html")
+        pages.append(page)
+        return page
+
+    with served(tmp_path) as address:
+        yield open_page
+        for page in pages:
+            page.close()
+    assert not problems

@@ -1,24 +1,17 @@
 """The interactive pictures on a page of their own, in a real browser without a network or a kernel."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import nbformat
 import pytest
 import torch
 from playwright.sync_api import Page, expect
 
-from conftest import ROOT, served
+import geminiq.utils.chat_explorable  # noqa: F401   (one of a kind)
+from conftest import ROOT
 from geminiq.utils.explorables import Explorable, explore_attention, explore_mask
-from page_checks import PHONE, WIDE, strangers
+from page_checks import PHONE, WIDE
 
 ARTIFACTS = ROOT / "test-artifacts" / "site"
 WORDS = "the cat that was asleep purred".split()
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><link rel="icon" href="data:,">
-<meta name="viewport" content="width=device-width"><style>
-body { font-family: system-ui; margin: 24px; max-width: 780px }
-@media (prefers-color-scheme: dark) { body { background: #131416; color: #cfd0d0; color-scheme: dark } }
-</style>"""
 IMAGE = '<img alt="still" src="data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAACAkQBADs=">'
 OUTPUTS = {  # where a still stands before the picture
     "JupyterLab": '<div class="jp-OutputArea"><div class="jp-OutputArea-child">STILL</div><div>PICTURE</div></div>',
@@ -41,28 +34,6 @@ def causal_weights(*shape: int) -> torch.Tensor:   # (…, T, T)
 
 
 HEADS = causal_weights(2, 4, 6, 6)
-
-
-@pytest.fixture
-def draw(browser, tmp_path: Path) -> Iterator[Callable[..., Page]]:
-    "Put an explorable on a page and open it; nothing may go wrong there, nor be asked of the network."
-    pages, problems = [], []
-
-    def open_page(explorable: Explorable, around: str = "PICTURE", **options) -> Page:
-        (tmp_path / "page.html").write_text(PAGE + around.replace("PICTURE", explorable.html()))
-        page = browser.new_page(**options)
-        page.on("request", lambda request: problems.extend(strangers(request.url)))
-        page.on("console", lambda said: problems.append(said.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(f"{address}/page.html")
-        pages.append(page)
-        return page
-
-    with served(tmp_path) as address:
-        yield open_page
-        for page in pages:
-            page.close()
-    assert not problems
 
 
 def chip(page: Page, number: int):

@@ -18,6 +18,12 @@ CELLS = ["""import torch
 from geminiq.utils.explorables import explore_attention
 weights = torch.softmax(torch.arange(8.).view(2, 4, 1, 1) * torch.eye(6), dim=-1)""",
          'explorer = explore_attention(weights, "the cat sat on the mat".split(), title="Eight heads")\nexplorer']
+CHAT = ["""from geminiq import Conversation, ModelConfig, Transformer
+from geminiq.data.tokenizer import ChatTokenizer
+from geminiq.utils.chat_explorable import explore_chat
+tokenizer = ChatTokenizer.train(["Mia is in the garden. bad dad"] * 9, 290)
+sizes = dict(vocab_size=290, max_seq_len=96, d_model=32, n_layers=2, n_heads=4, tie_embeddings=False)
+talk = Conversation(Transformer(ModelConfig(**sizes)), tokenizer, max_tokens=9)""", "explore_chat(talk, title='A talk')"]
 CHOSEN = "print(explorer.layer, explorer.head, explorer.query)"
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 
@@ -29,6 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = new_notebook(cells=[new_code_cell(source) for source in CELLS], metadata=KERNEL)
     for name in "small", "reopened", "box", "reloaded":
         nbformat.write(small, folder / f"{name}.ipynb")
+    chat = new_notebook(cells=[new_code_cell(source) for source in CHAT], metadata=KERNEL)
+    nbformat.write(chat, folder / "chat.ipynb")
     shutil.copytree(ROOT / "nbs", folder / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     return folder
 
@@ -122,6 +130,23 @@ def test_it_is_a_widget_among_widgets(jupyter: Lab, page: Page):
     expect(page.locator(".status")).to_have_count(2)
     head(page).press("ArrowRight")
     status(page, "layer 0, head 1")
+
+
+def test_a_model_is_talked_to(jupyter: Lab, page: Page):
+    jupyter.open(page, "chat.ipynb")
+    run_all(page)
+    message = page.get_by_role("textbox", name="your message")
+    message.press_sequentially("bad dad")    # each letter is a command of JupyterLab
+    message.press("Enter")
+    page.get_by_role("radiogroup", name="answer 1, token by token").get_by_role("radio").nth(3).click()
+    page.get_by_label("system message").fill("Be brief.")
+    message.press_sequentially("And Mia?")
+    message.press("Enter")
+    expect(page.get_by_role("radiogroup", name="answer 2, token by token")).to_be_visible()
+    asked = "print([m['content'] for m in talk.messages[::2]], talk.system, len(talk.written))"
+    assert run_line(page, asked) == "['bad dad', 'And Mia?'] Be brief. 9"
+    assert page.locator(".jp-Notebook .jp-Cell").count() <= 4
+    page.screenshot(path=ARTIFACTS / "lab-chat.png")
 
 
 def test_a_saved_picture_is_there_again(jupyter: Lab, page: Page, folder: Path):
