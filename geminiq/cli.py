@@ -14,7 +14,9 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stdout
+from dataclasses import replace
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +35,7 @@ if TYPE_CHECKING:   # imported when a command runs
     from geminiq.generation.sampling import Sampling
     from geminiq.models.transformer import Transformer
     from geminiq.training.trainer import Trainer
+    from geminiq.utils.checkpointing import Checkpoint
     from geminiq.utils.config import Config
 
 # %% ../nbs/workshop/cli.ipynb #04e26795
@@ -375,7 +378,8 @@ def _memory() -> int | None:   # bytes; None: the system does not say
 # %% ../nbs/workshop/cli.ipynb #f1b271dc
 _DRAWING, _SEARCHING, _LONGER = "Drawing", "Searching", "Longer than trained"
 
-_Checkpoint = Annotated[Path, _path("checkpoint", "A run, a checkpoint, or a published model.")]
+_Checkpoint = Annotated[Path | None, _path("checkpoint", "A run, a checkpoint, or a published model "
+                                                         "(default: the course's).")]
 _Device = Annotated[str, _text("device", "auto, cpu, cuda, mps.")]
 _Verbose = Annotated[bool, _option("verbose", "Say which model it is, and which seed was drawn.")]
 _Temperature = Annotated[float, _option("temperature", "0: the likeliest; 1: as believed.", _DRAWING)]
@@ -389,13 +393,14 @@ _RopeScaling = Annotated[str | None, _text("rope_scaling", "none, linear, ntk or
 
 
 @app.command(cls=_Command, epilog=_examples(
+    'generate --prompt "Mia"',
     'generate --checkpoint runs/tiny --prompt "The" --max_tokens 100 --temperature 0.8 --top_p 0.9',
     'generate --checkpoint runs/tiny --prompt "The" --beam_search --num_beams 4 --num_return 2',
     'generate --checkpoint runs/tiny --prompt "The" --max_seq_len 512 --max_tokens 400',
     'generate --checkpoint runs/vision_language --image scene.png --prompt "How many rings are there?"'))
 def generate(
     context: typer.Context,
-    checkpoint: _Checkpoint,
+    checkpoint: _Checkpoint = None,
     prompt: Annotated[str, _text("prompt", "The beginning of the text.")] = "",
     image: Annotated[Path | None, _path("image", "A picture that the prompt is about.")] = None,
     max_tokens: Annotated[int | None, _option("max_tokens", "At most (default: 256).", min=1)] = None,
@@ -422,7 +427,7 @@ def generate(
     if image is not None:
         _look(checkpoint, device, image, prompt, max_tokens, sampling, _drawn(seed, verbose))
         return
-    model, tokenizer = _load(checkpoint, device, max_seq_len, rope_scaling, verbose)
+    model, tokenizer, _ = _load(checkpoint, device, max_seq_len, rope_scaling, verbose)
     max_tokens = max_tokens or _room(model, tokenizer, prompt)
     if beam_search:
         _search(model, tokenizer, prompt, max_tokens, num_beams, length_penalty, num_return)
@@ -430,14 +435,16 @@ def generate(
         _draw(model, tokenizer, prompt, max_tokens, sampling, _drawn(seed, verbose), stop or [])
 
 
-@app.command(cls=_Command, epilog=_examples("chat --checkpoint runs/tiny",
+@app.command(cls=_Command, epilog=_examples("chat", "chat --checkpoint runs/tiny",
                                             "chat --checkpoint runs/tiny --temperature 0.5 --max_tokens 30"))
 def chat(
-    checkpoint: _Checkpoint,
+    checkpoint: _Checkpoint = None,
+    system: Annotated[str | None, _text("system", "What the model is told before all else.")] = None,
     max_tokens: Annotated[int | None, _option("max_tokens", "The longest reply (default: as fits).", min=1)] = None,
-    temperature: _Temperature = 0.8,
+    temperature: Annotated[float | None, _option(
+        "temperature", "0: the likeliest; 1: as believed (default: as the model was made for).", _DRAWING)] = None,
     top_k: _TopK = None,
-    top_p: _TopP = 0.95,
+    top_p: _TopP = None,
     min_p: _MinP = None,
     repetition_penalty: _Penalty = 1.0,
     seed: _Seed = None,
@@ -446,14 +453,17 @@ def chat(
     device: _Device = "auto",
     verbose: _Verbose = False,
 ) -> None:
-    "Write a text in turns with the model, or talk to one that was trained to answer."
-    from geminiq.generation.chat import Conversation
+    "Talk to the course's model, or to yours; with one that was not trained to answer, write a text in turns."
+    from geminiq.generation.chat import Conversation, usual_sampling
     from geminiq.generation.sampling import Sampling
     from geminiq.utils.device import make_generator
-    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-    model, tokenizer = _load(checkpoint, device, max_seq_len, rope_scaling, verbose)
-    generator = make_generator(_drawn(seed, verbose))
-    _talk(Conversation(model, tokenizer, sampling, max_tokens, generator))
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+               "repetition_penalty": repetition_penalty}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    Sampling(**given)     # what is wrong is refused before a model is read
+    model, tokenizer, tells_stories = _load(checkpoint, device, max_seq_len, rope_scaling, verbose)
+    sampling, generator = replace(usual_sampling(tokenizer), **given), make_generator(_drawn(seed, verbose))
+    _Chat(Conversation(model, tokenizer, sampling, max_tokens, generator, system), tells_stories).run()
 
 
 def _drawn(seed: int | None, verbose: bool = False) -> int:
@@ -484,31 +494,39 @@ def _given(context: typer.Context, group: str) -> list[str]:
             if found == group and str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
 
 
-def _load(checkpoint: Path, device: str, max_seq_len: int | None, rope_scaling: str | None, verbose: bool,
-          ) -> "tuple[Transformer, Tokenizer]":
-    "Model and tokenizer on a device, with room for longer texts if asked for."
+def _load(checkpoint: Path | None, device: str, max_seq_len: int | None, rope_scaling: str | None, verbose: bool,
+          ) -> "tuple[Transformer, Tokenizer, bool]":
+    "Model and tokenizer on a device, with room for longer texts if asked for; and whether it knows stories."
     from geminiq.generation.generate import lengthen
-    from geminiq.utils.checkpointing import load_checkpoint
-    from geminiq.utils.device import UserError, get_device
+    from geminiq.utils.device import UserError
     if rope_scaling and max_seq_len is None:
         raise UserError(f"--rope_scaling {rope_scaling} makes room for longer texts: say how long, "
                         f"with --max_seq_len")
-    folder = checkpoint.parent if checkpoint.is_file() else checkpoint
+    folder = checkpoint.parent if checkpoint and checkpoint.is_file() else checkpoint
     model: Transformer
     tokenizer: Tokenizer
-    if (folder / "config.json").is_file():
+    if folder and (folder / "config.json").is_file():
         model, tokenizer = _load_published(folder, device)
+        knows_stories = False
     else:
-        model, config, tokenizer = load_checkpoint(checkpoint, get_device(device))
+        model, config, tokenizer = _load_own(checkpoint, device)
         if config.vision is not None:
             raise UserError(f"{checkpoint} holds a model that sees: ask it about a picture, "
                             f"with generate --image FILE.png")
+        knows_stories = checkpoint is None or config.data.train_path == "microworld"
     if max_seq_len is not None:
         lengthen(model, max_seq_len, rope_scaling)
     if verbose:
         say(f"{_size(model)} on {model.embedding.weight.device}, texts of up to {model.config.max_seq_len} tokens",
             error=True)
-    return model, tokenizer
+    return model, tokenizer, knows_stories
+
+
+def _load_own(checkpoint: Path | None, device: str) -> "Checkpoint":
+    "What was trained here, by default the course's model."
+    from geminiq.utils.checkpointing import load_checkpoint, load_course_model
+    from geminiq.utils.device import get_device
+    return load_checkpoint(checkpoint, get_device(device)) if checkpoint else load_course_model(get_device(device))
 
 
 def _load_published(folder: Path, device: str) -> "tuple[Transformer, Tokenizer]":
@@ -542,16 +560,16 @@ def _draw(model: "Transformer", tokenizer: "Tokenizer", prompt: str, max_tokens:
     _write(pieces)
 
 
-def _look(checkpoint: Path, device: str, image: Path, prompt: str, max_tokens: int | None, sampling: Any,
+def _look(checkpoint: Path | None, device: str, image: Path, prompt: str, max_tokens: int | None, sampling: Any,
           seed: int) -> None:
     "Write about a picture."
     from geminiq.models.multimodal import generate_text_from_images, load_image
-    from geminiq.utils.checkpointing import load_checkpoint
-    from geminiq.utils.device import UserError, get_device, make_generator
+    from geminiq.utils.device import UserError, make_generator
     seeing: Any
-    seeing, config, tokenizer = load_checkpoint(checkpoint, get_device(device))
+    seeing, config, tokenizer = _load_own(checkpoint, device)
     if config.vision is None:
-        raise UserError(f"{checkpoint} holds a model of text, which sees no picture: leave out --image, "
+        whose = f"{checkpoint} holds" if checkpoint else "the course's is"
+        raise UserError(f"{whose} a model of text, which sees no picture: leave out --image, "
                         f"or train one that sees: {_command_line('train', '--config', 'vision_language')}")
     images, generator = load_image(image, config.vision), make_generator(seed)
     say(generate_text_from_images(seeing, tokenizer, prompt, images, max_tokens, sampling, generator))
@@ -572,56 +590,120 @@ def _write(pieces: Iterator[str]) -> None:
         say(piece, end="")
     say()
 
-
-_CHAT_COMMANDS = {"/help": "shows this", "/reset": "forgets everything said so far", "/quit": "ends, as Ctrl-D does"}
-
-
-def _talk(conversation: "Conversation") -> None:
-    "Read lines, write replies; Ctrl-C ends a reply, Ctrl-D or /quit the conversation."
-    if not conversation.has_template:
-        say("This model continues your text; it was not trained to answer.", dim=True)
-    say("Ctrl-D ends, Ctrl-C cuts a reply short, /help shows more.", dim=True)
-    for line in read_lines():
-        command = line.strip()
-        if not line.startswith("/"):
-            _reply(conversation, line)
-        elif command == "/quit":
-            return
-        elif command == "/reset":
-            conversation.reset()
-            say("forgotten", dim=True)
-        else:
-            _help(command)
+# %% ../nbs/workshop/cli.ipynb #cli-chat
+_CHAT_COMMANDS = {   # each: what it takes, what it does
+    "/help": ("", "shows this"),
+    "/reset": ("", "forgets everything said so far"),
+    "/system": ("TEXT", "what the model is told before all else, and keeps; nothing: as before"),
+    "/temperature": ("X", "0: the likeliest; 1: as believed"),
+    "/story": ("", "a new story, to ask about"),
+    "/save": ("FILE", "writes the conversation to a file"),
+    "/load": ("FILE", "goes on with one that was saved"),
+    "/quit": ("", "ends, as Ctrl-D does"),
+}
 
 
-def _help(command: str) -> None:
-    "What can be typed instead of a message."
-    if command != "/help":
-        say(f"{command} is unknown", dim=True)
-    for name, does in {**_CHAT_COMMANDS, " /…": "begin with a space to send such a line"}.items():
-        say(f"{name:8}{does}", dim=True)
+class _Chat:
+    "A conversation at the terminal: what does not begin with / is said to the model."
 
+    def __init__(self, conversation: "Conversation", knows_stories: bool = False):
+        self.conversation, self.told_of_dropped = conversation, False
+        self.commands = {name: what for name, what in _CHAT_COMMANDS.items() if knows_stories or name != "/story"}
 
-def _reply(conversation: "Conversation", message: str) -> None:
-    "Write what follows on a message; Ctrl-C cuts it short."
-    from geminiq.utils.device import UserError
-    try:
-        pieces = conversation.reply(message)
-        first = next(pieces, "")      # a message that is too long fails here
-        say(first if conversation.has_template else message + first, end="")
-        _write(pieces)
-    except UserError as error:
-        say_error(str(error))
-    except KeyboardInterrupt:
-        say(" …")
+    def run(self) -> None:
+        "Answer line after line; Ctrl-C ends a reply, Ctrl-D or /quit the conversation."
+        from geminiq.utils.device import UserError
+        if not self.conversation.has_template:
+            say("This model continues your text; it was not trained to answer.", dim=True)
+        say("Ctrl-D ends, Ctrl-C cuts a reply short, /help shows more.", dim=True)
+        for line in read_lines():
+            if line.strip() == "/quit":
+                return
+            try:
+                if line.startswith("/"):
+                    self.obey(line.strip())
+                else:
+                    self.answer(line)
+            except UserError as error:
+                say_error(str(error))
+
+    def obey(self, line: str) -> None:
+        "Do what a command says."
+        command, _, rest = line.partition(" ")
+        if command not in self.commands or (rest and not self.commands[command][0]):
+            say(f"{line} is unknown", dim=True)
+            command, rest = "/help", ""
+        getattr(self, command[1:])(rest.strip())
+
+    def answer(self, message: str) -> None:
+        "Write what follows on a message; Ctrl-C cuts it short."
+        talk = self.conversation
+        try:
+            with closing(talk.reply(message)) as pieces:
+                first = next(pieces, "")      # a message that is too long fails here
+                say(first if talk.has_template else message + first, end="")
+                _write(pieces)
+        except KeyboardInterrupt:
+            say(" …")
+        if talk.dropped and not self.told_of_dropped:
+            say("So much has been said that the model no longer sees the oldest turns; /reset begins anew.", dim=True)
+            self.told_of_dropped = True
+
+    def help(self, _: str) -> None:
+        for name, (takes, does) in {**self.commands, " /…": ("", "begin with a space to say such a line")}.items():
+            say(f"{name + ' ' + takes:16}{does}", dim=True)
+
+    def reset(self, _: str) -> None:
+        self.conversation.reset()
+        self.told_of_dropped = False
+        say("forgotten", dim=True)
+
+    def system(self, text: str) -> None:
+        self.conversation.system = text or None
+        say("the model is told this before all else" if text else "there is no system message", dim=True)
+
+    def temperature(self, number: str) -> None:
+        from geminiq.utils.device import UserError
+        try:
+            value = float(number)
+        except ValueError:
+            raise UserError(f"temperature {number!r} is no number: use 0 for the likeliest, or 0.5 to 1.2") from None
+        self.conversation.sampling = replace(self.conversation.sampling, temperature=value)
+        say(f"temperature {value:g}", dim=True)
+
+    def story(self, _: str) -> None:
+        import torch
+        seed = int(torch.randint(2**31, (), generator=self.conversation.generator))
+        story = import_module("geminiq.data.microworld").new_story(seed)
+        if self.conversation.has_template:
+            say(story)
+        self.answer(story)
+
+    def save(self, name: str) -> None:
+        file = self._file(name)
+        self.conversation.save(file)
+        say(f"saved; go on with it by /load {file}", dim=True)
+
+    def load(self, name: str) -> None:
+        file = self._file(name)
+        self.conversation.load(file)
+        self.told_of_dropped = False
+        say(f"{len(self.conversation.messages) // 2} turns read", dim=True)
+
+    def _file(self, name: str) -> Path:
+        "The path that a command was given."
+        from geminiq.utils.device import UserError
+        try:
+            return _as_path(name)
+        except typer.BadParameter:
+            raise UserError("say which file: /save talk.json") from None
 
 # %% ../nbs/workshop/cli.ipynb #cli-evaluate
 @app.command(cls=_Command, epilog=_examples(
     "evaluate --checkpoint runs/mine",
     "evaluate --checkpoint runs/mine --split dev --questions 500 --json report.json --plot report.png"))
 def evaluate(
-    checkpoint: Annotated[Path | None, _path("checkpoint", "A run, a checkpoint, or a published model "
-                                                           "(default: the course's model).")] = None,
+    checkpoint: _Checkpoint = None,
     split: Annotated[str, _text("split", "Of the small world: train, dev or test.")] = "test",
     questions: Annotated[int, _option("questions", "How many to ask.", min=1)] = 2000,
     seed: Annotated[int, _option("seed", "Another one, other questions.", min=0)] = 0,
@@ -632,11 +714,11 @@ def evaluate(
     verbose: Annotated[bool, _option("verbose", "Say which model it is.")] = False,
 ) -> None:
     "Ask a model about the small world, and count its right answers."
-    from geminiq.generation.evaluation import Report, plot_report, save_report
+    from geminiq.generation.evaluation import plot_report, save_report
     from geminiq.utils.files import write_file
     _check_report_files(json, plot)
-    model, tokenizer = _load_examined(checkpoint, device, verbose)
-    report: Report = _examine(model, tokenizer, split, questions, seed, batch_size)
+    model, tokenizer, _ = _load(checkpoint, device, None, None, verbose)
+    report = _examine(model, tokenizer, split, questions, seed, batch_size)
     if json:
         save_report(report, json)
     if plot:
@@ -653,17 +735,6 @@ def _check_report_files(json: Path | None, plot: Path | None) -> None:
             raise UserError(f"{file} is a folder: give the name of a file")
     if plot and plot.suffix.lower() != ".png":
         raise UserError(f"{plot} is to be a PNG: give it a name that ends in .png")
-
-
-def _load_examined(checkpoint: Path | None, device: str, verbose: bool) -> "tuple[Transformer, Tokenizer]":
-    "The model to ask, by default the course's own."
-    if checkpoint is not None:
-        model, tokenizer, *_ = _load(checkpoint, device, None, None, verbose)
-        return model, tokenizer
-    from geminiq.utils.checkpointing import load_course_model
-    from geminiq.utils.device import get_device
-    model, _, tokenizer = load_course_model(get_device(device))
-    return model, tokenizer
 
 
 def _examine(model: "Transformer", tokenizer: "Tokenizer", split: str, n: int, seed: int, batch_size: int) -> Any:
@@ -729,7 +800,7 @@ def demo(
     _show_samples(model, tokenizer)
     say(f"More: {_command_line('generate', '--checkpoint', output, '--prompt', 'The')}\n")
     if chat:
-        _talk(Conversation(model, tokenizer, generator=make_generator(_drawn(None))))
+        _Chat(Conversation(model, tokenizer, generator=make_generator(_drawn(None)))).run()
 
 
 def _show_environment() -> None:

@@ -17,8 +17,26 @@ import pytest
 
 from geminiq.data import microworld
 from geminiq.data.microworld import (
-    CONTAINERS, EVENTS, FURNITURE, MEN, NUMBERS, OPENERS, PEOPLE, PLACES, QUESTIONS, SPLITS, STUFF, THINGS, Message,
-    Question, between, choose_some, conversation, draw_events, plural, split_of,
+    CONTAINERS,
+    EVENTS,
+    FURNITURE,
+    MEN,
+    NUMBERS,
+    OPENERS,
+    PEOPLE,
+    PLACES,
+    QUESTIONS,
+    SPLITS,
+    STUFF,
+    THINGS,
+    Message,
+    Question,
+    between,
+    choose_some,
+    conversation,
+    draw_events,
+    plural,
+    split_of,
 )
 from machine import slowness
 
@@ -27,7 +45,7 @@ SMALL_TALK = ("talk", "sum", "no_story", "heard")
 
 # A reader: it knows the forms of sentences, and nothing of how the world works
 
-KINDS_OF_WORDS = {**dict.fromkeys(PEOPLE, "P"), **dict.fromkeys(("she", "he", "She", "He"), "P"), **dict.fromkeys(("her", "him"), "M"),
+KINDS_OF_WORDS = {**dict.fromkeys([*PEOPLE, "she", "he", "She", "He"], "P"), **dict.fromkeys(("her", "him"), "M"),
                   **dict.fromkeys(PLACES, "L"), **dict.fromkeys([*CONTAINERS, *FURNITURE], "C"),
                   **dict.fromkeys([*STUFF, *map(plural, STUFF)], "S"), **dict.fromkeys(NUMBERS, "N"),
                   **{f"the {thing}": "T" for thing in THINGS}, **{f"The {thing}": "T" for thing in THINGS},
@@ -58,7 +76,8 @@ def outlines(families: dict[str, list[str]]) -> dict[str, list[tuple[str, tuple[
 
 EVENT_OUTLINES = outlines(EVENTS)
 QUESTION_OUTLINES = outlines({name: kind.forms for name, kind in QUESTIONS.items()})
-FOLLOWING = re.compile(r"(?:And|And what about|What about|How about|Then what about|The same for|What of) (?:the )?(\w+?)(?: now)?[?.]?")
+FOLLOWING = re.compile(r"(?:And|And what about|What about|How about|Then what about|The same for|What of) "
+                       r"(?:the )?(\w+?)(?: now)?\?")
 ONE = {word: stuff for stuff in STUFF for word in (stuff, plural(stuff))}
 
 
@@ -371,21 +390,22 @@ def test_every_answer_is_what_a_reader_of_the_sentences_finds(split: str):
 
 
 @pytest.mark.parametrize("wrong", [
-    "World._come: before is now", "World.happen: what is given stays", "World.people_in: in the order of the alphabet",
-    "World._change: what goes stays", "Writer._is_clear: he may be anybody"])
+    "World._come: before is now", "World.happen: what is given stays", "World._change: what goes stays",
+    "World.people_in: in the order of the alphabet", "Writer._is_clear: he may be anybody"])
 def test_the_reader_notices_a_world_that_is_wrong(wrong: str, monkeypatch: pytest.MonkeyPatch):
     name, method = wrong.partition(":")[0].split(".")
     cls = getattr(microworld, name)
     right = getattr(cls, method)
     made_wrong = {
-        "_come": lambda self, person, place, by: (right(self, person, place, by), self.before.update({person: self.place[person]})),
+        "_come": lambda self, person, place, by: [right(self, person, place, by),
+                                                  self.before.update({person: self.place[person]})],
         "happen": lambda self, event, by=frozenset(): None if event.kind == "give" else right(self, event, by),
         "people_in": lambda self, place: dict(sorted(right(self, place).items())),
         "_change": lambda self, person, stuff, number, by: right(self, person, stuff, number, by) if number > 0 else None,
         "_is_clear": lambda self, event: bool(event.person)}
     monkeypatch.setattr(cls, method, made_wrong[method])
     with pytest.raises((AssertionError, Ambiguous)):
-        for question, found, pupil in examined("train", seed=2, n=120):
+        for question, found, _ in examined("train", seed=2, n=120):
             assert question.answer == found
 
 
