@@ -441,7 +441,7 @@ class Writer:
         if opener:
             text = f"{opener} {text if form.startswith('{') else text[0].lower() + text[1:]}"
         self.support.append(by)
-        self.last = event
+        self.last = event if "{person}" in form else event._replace(person="")   # nobody is named
         return f"{text[0].upper()}{text[1:]}.", by
 
     def _words(self, event: Event, form: str) -> dict[str, str]:

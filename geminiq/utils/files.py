@@ -116,7 +116,7 @@ def _is_running(process: int) -> bool:
 
 def _remove(path: Path) -> None:
     "Remove a file or a folder, if it is there and can be."
-    if path.is_dir() and not path.is_symlink():
+    if os.path.isdir(path) and not os.path.islink(path):   # a name that is too long is none
         shutil.rmtree(path, ignore_errors=True)
     elif os.path.lexists(path):
         path.unlink(missing_ok=True)
@@ -167,7 +167,7 @@ _MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}   # what such texts begi
 def read_text(path: str | Path) -> str:
     "The text of a file; raises `UserError` if there is none, or no text in UTF-8."
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):   # of a name that cannot be, neither
         raise UserError(f"there is no file {path}")
     if not path.is_file():
         raise UserError(f"{path} is {'a folder' if path.is_dir() else 'no file'}: give a file of text")
