@@ -126,7 +126,7 @@ class World:
                 self._come(name, place, by)
         elif kind in ("have", "take", "take_out", "take_from_under"):
             self._move(thing, ("with", person), by)
-        elif kind == "lie":
+        elif kind in ("lie", "notice"):
             self._move(thing, ("at", place), by)
         elif kind == "stand":
             self.place[container] = Fact(place, by)
@@ -213,7 +213,9 @@ def propose(world: World,   # as it is now
         if thing not in world.where or world.where[thing].value == ("at", world.where[thing].value[1]):
             known = world.place_of(thing)
             return Event(kind, person, thing, known.value if known else place, other)
-    if kind == "lie" and thing not in world.where and here:
+    if kind == "lie" and thing not in world.where:
+        return Event(kind, thing=thing, place=place)
+    if kind == "notice" and thing not in world.where and here:
         return Event(kind, person, thing, here)
     if kind == "have" and thing not in world.where:
         return Event(kind, person, thing)
@@ -228,7 +230,7 @@ def propose(world: World,   # as it is now
 
 _LIKELY = [kind for kind, weight in {
     "go": 22, "go_together": 2, "take": 14, "put_in": 9, "put_under": 4, "give": 16, "drop": 5, "wait": 2, "have": 4,
-    "stand": 2, "lie": 4, "tell": 5, "count": 4, "have_some": 6, "get_some": 5, "lose_some": 3, "give_some": 4,
+    "stand": 2, "lie": 2, "notice": 3, "tell": 5, "count": 4, "have_some": 6, "get_some": 5, "lose_some": 3, "give_some": 4,
 }.items() for _ in range(weight)]
 
 # %% ../../nbs/03_world.ipynb #world-x-propose-2
@@ -295,8 +297,9 @@ def split_of(events: Sequence[Event],   # of a story
 
 
 def draw_events(rng: Random,
-                n: int,       # how many
-                split: str,   # train, dev or test
+                n: int,         # how many
+                split: str,     # train, dev or test
+                n_first: int,   # of a first part, which is a story too, and belongs to the same split
                 ) -> list[Event]:
     "What happens in a story that belongs to a split: one event after another, none impossible."
     while True:
@@ -306,7 +309,7 @@ def draw_events(rng: Random,
             if event and (event.kind, event.person) != ("wait", events[-1].person):
                 world.happen(event)
                 events.append(event)
-        if split_of(events[1:]) == split:
+        if split_of(events[1:]) == split_of(events[1:n_first + 1]) == split:
             return events[1:]
 
 # %% ../../nbs/03_world.ipynb #world-x-expand
@@ -366,7 +369,8 @@ EVENTS = {kind: expand(forms) for kind, forms in {
         {person} (|quickly |gladly |kindly )(gave|handed|passed) the {thing} to {other}
         {person} (|quickly |gladly |kindly )(brought|lent|delivered) the {thing} to {other}
         {person} (|quickly |gladly |kindly )(gave|handed|passed|brought|lent) {other} the {thing}
-        {other} (got|received|accepted|was given|was handed) the {thing} from {person}""",
+        {other} (got|received|accepted) the {thing} from {person}
+        {other} (was given|was handed) the {thing} by {person}""",
     "drop": """
         {person} (dropped|put down|left|set down|laid down) the {thing}(| there| in the {place})
         {person} (let go of|discarded|abandoned|got rid of|parted with) the {thing}(| there| in the {place})
@@ -382,11 +386,13 @@ EVENTS = {kind: expand(forms) for kind, forms in {
         There (was|stood) (a|an old|a large|a small|a new) {container} in the {place}
         In the {place} (was|stood) (a|an old|a large|a small|a new) {container}""",
     "lie": """
-        The {thing} (was|lay|had been left|could be found) (|somewhere )in the {place}
-        The {thing} (was lying|was waiting|was hidden|was kept) (|somewhere )in the {place}
-        {person} (saw|noticed|spotted|found|discovered|came across) the {thing} in the {place}
+        The {thing} (was|lay|had been left|could be found) (|somewhere |right there )in the {place}
+        The {thing} (was lying|was waiting|was hidden|was kept) (|somewhere |right there )in the {place}
         Somebody had (left|forgotten|lost|put|dropped) the {thing} in the {place}
         In the {place} (was|lay|waited) the {thing}""",
+    "notice": """
+        {person} (|soon |suddenly |at once )(saw|noticed|spotted|found) the {thing} in the {place}
+        {person} (|soon |suddenly |at once )(discovered|came across|caught sight of|looked at) the {thing} in the {place}""",
     "tell": """
         {person} (told|assured|informed|reminded|promised) {other} that the {thing} (was|lay|could be found) in the {place}
         {person} (explained to|mentioned to|whispered to|confided to) {other} that the {thing} (was|lay) in the {place}
@@ -435,13 +441,13 @@ class Writer:
         words, by = self._words(event, form), frozenset([len(self.support)])
         if form.startswith("{person} ") and self._is_clear(event) and chance() < 0.4:
             words["person"], by = _PRONOUNS[event.person][0], by | self.support[-1]
-        if form.startswith("{person} ") and event.thing and event.thing == self.last.thing and chance() < 0.3:
+        if form.startswith("{person} ") and self._is_it(event) and "{other} the {thing}" not in form and chance() < 0.3:
             form, by = form.replace("the {thing}", "it"), by | self.support[-1]
         text = form.format_map(words)
         if opener:
             text = f"{opener} {text if form.startswith('{') else text[0].lower() + text[1:]}"
         self.support.append(by)
-        self.last = event if "{person}" in form else event._replace(person="")   # nobody is named
+        self.last = event
         return f"{text[0].upper()}{text[1:]}.", by
 
     def _words(self, event: Event, form: str) -> dict[str, str]:
@@ -457,6 +463,10 @@ class Writer:
         last = self.last
         alone = not last.other or _PRONOUNS[last.other] != _PRONOUNS[last.person]
         return bool(event.person) and event.person == last.person and event.kind != "go_together" and alone
+
+    def _is_it(self, event: Event) -> bool:
+        "Whether it can only be the thing that the last sentence was about, and no box."
+        return bool(event.thing) and event.thing == self.last.thing and not self.last.container
 
 # %% ../../nbs/03_world.ipynb #world-x-answer
 class Answer(NamedTuple):
@@ -870,16 +880,16 @@ def conversation(split: str,        # train, dev or test: no story is in two of 
                  ) -> list[Message]:
     "A conversation about a story, with the true answer to every question."
     rng = Random(seed << 64 | SPLITS.index(split) << 62 | number)
-    events = draw_events(rng, between(rng, 2, 12), split)
-    return list(_converse(rng, events))
+    n = between(rng, 2, 12)
+    cut = between(rng, 2, n - 2) if n > 4 and rng.random() < 0.2 else n   # where the first part ends
+    return list(_converse(rng, draw_events(rng, n, split, cut), cut))
 
 
-def _converse(rng: Random, events: Sequence[Event]) -> Iterator[Message]:
+def _converse(rng: Random, events: Sequence[Event], cut: int) -> Iterator[Message]:
     "Introduce each other, tell the story, in one part or in two, and ask about it."
     world, writer = World(), Writer(rng)
     asker, name = Asker(world, events, rng), choose(rng, PEOPLE) if rng.random() < 0.1 else NAME
     way = choose(rng, ("system", "alone", "with a question"))   # to tell the story
-    cut = between(rng, 2, len(events) - 2) if len(events) > 4 and rng.random() < 0.2 else len(events)
     story = _tell(events[:cut], world, writer)
     before = [f"Your name is {name}."] * (name != NAME) + [story] * (way == "system")
     if before:
@@ -887,10 +897,10 @@ def _converse(rng: Random, events: Sequence[Event]) -> Iterator[Message]:
     if rng.random() < 0.15:
         early = way != "system" and rng.random() < 0.3
         yield from _turn(too_early(rng) if early else talk(rng, choose(rng, ("hello", "who", "can")), name))
-    yield from _episode("" if way == "system" else story, way == "alone", between(rng, 2, 6) if cut < len(events) else 16,
+    yield from _episode("" if way == "system" else story, way == "alone", between(rng, 2, 6) if cut < len(events) else 12,
                         asker, name, rng)
     if cut < len(events):
-        yield from _episode(_tell(events[cut:], world, writer), rng.random() < 0.3, 16, asker, name, rng)
+        yield from _episode(_tell(events[cut:], world, writer), rng.random() < 0.3, 8, asker, name, rng)
 
 
 def _tell(events: Sequence[Event], world: World, writer: Writer) -> str:
@@ -911,9 +921,10 @@ def _episode(story: str,   # or none
     if story and alone:
         yield from _turn(Question("heard", story, HEARD), is_story=True)
         story = ""
-    for _ in range(n):
+    for k in range(n):
         asked = _say_something(name, rng) if not story and rng.random() < 0.06 else None
         asked = asked or (asker.follow() if not story and rng.random() < 0.2 else None) or asker.ask()
+        asked = asked or (add_or_subtract(rng) if k == 0 and not story else None)   # the story has nothing to ask about
         if asked is None:
             break
         yield from _turn(asked, story and story + choose(rng, ("\n\n", "\n", " ")))
@@ -952,4 +963,4 @@ def new_story(seed: int | None = None,   # None: another one each time
               ) -> str:
     "A story to ask about."
     rng = Random(seed)
-    return _tell(draw_events(rng, between(rng, 4, 8), "test"), World(), Writer(rng))
+    return _tell(draw_events(rng, 6, "test", 6), World(), Writer(rng))
