@@ -1,5 +1,6 @@
 """From text to files of tokens and shuffled batches: the same tokens whatever the way, little memory, no half files."""
 
+import json
 import os
 import random
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -18,9 +20,28 @@ from hypothesis import strategies as st
 
 from geminiq.data import dataloader
 from geminiq.data.corpus import CORPORA, Document, load_corpus, split_corpus
-from geminiq.data.dataloader import TOKENIZERS, Data, ShuffledBatchSampler, permute, prepare_data, train_loader
-from geminiq.data.dataset import HEADER, TextDataset, TokenFile, pack, write_tokens
-from geminiq.data.tokenizer import BPETokenizer, encode_all, train_tokenizer
+from geminiq.data.dataloader import (
+    TOKENIZERS,
+    Data,
+    ShuffledBatchSampler,
+    permute,
+    prepare_chat,
+    prepare_data,
+    read_conversations,
+    train_loader,
+)
+from geminiq.data.dataset import (
+    HEADER,
+    IGNORE_INDEX,
+    ChatDataset,
+    TextDataset,
+    TokenFile,
+    encode_conversation,
+    pack,
+    write_tokens,
+)
+from geminiq.data.microworld import Message, conversation, microworld
+from geminiq.data.tokenizer import BPETokenizer, ChatTokenizer, encode_all, train_tokenizer
 from geminiq.generation.generate import generate_text
 from geminiq.training.trainer import make_trainer, resume_trainer
 from geminiq.utils.checkpointing import load_checkpoint, save_checkpoint
@@ -418,3 +439,61 @@ def test_a_tokenizer_of_ones_own_is_trained_with_saved_loaded_and_written_with(l
         save_checkpoint(tmp_path / "other", model, again, tiny_tokenizer())
     with pytest.raises(UserError, match=r"tokenizer_type 'letter' is unknown: did you mean letters\?"):
         make_config({"data": {"tokenizer_type": "letter"}})
+
+
+def say(*contents: str) -> dict:
+    "A conversation in which user and assistant take turns."
+    return {"messages": [{"role": role, "content": content}
+                         for role, content in zip(("user", "assistant") * 9, contents, strict=False)]}
+
+
+def write_lines(path: Path, *lines: object) -> Path:
+    "A file of JSON, a value a line."
+    path.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    return path
+
+
+def test_conversations_of_a_file_are_read_and_held_out(tmp_path: Path):
+    lines = [say(f"What is {i} plus {i}?", f"{2 * i}.", "Thanks!", "Welcome.") for i in range(40)]
+    path = write_lines(tmp_path / "sums.jsonl", *lines)
+    settings = DataConfig(train_path=str(path), tokenizer_type="chat", seq_length=48, val_fraction=0.25)
+    data = prepare_chat(settings, 330, seed=0)
+    assert (len(data.train), len(data.val)) == (30, 10)
+    for i, (inputs, targets) in enumerate(data.train[i] for i in range(30)):
+        assert data.tokenizer.decode(inputs).startswith(f"What is {i} plus {i}?{2 * i}.Thanks!")
+        assert data.tokenizer.decode(targets[targets != IGNORE_INDEX]) == f"{2 * i}.Welcome."
+    again = prepare_chat(settings, 330, seed=0)
+    assert again.fingerprint() == data.fingerprint()
+    write_lines(path, *lines[:-15], *lines[:15])
+    assert prepare_chat(settings, 330, seed=0).fingerprint() != data.fingerprint()
+
+
+@pytest.mark.parametrize("line", [7, [], {}, {"messages": 3}, {"messages": [{"role": "user"}]}, {"messages": ["hi"]},
+                                  {"messages": [{"role": "tool", "content": "x"}]},
+                                  {"messages": [{"role": "user", "content": 3}]}])
+def test_a_line_that_is_no_conversation_is_named(tmp_path: Path, line: object):
+    path = write_lines(tmp_path / "some.jsonl", say("a", "b"), line, say("c", "d"))
+    with pytest.raises(UserError, match=r"some\.jsonl, line 2: .*should be different") as caught:
+        read_conversations(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_conversation_longer_than_a_window_keeps_its_first_answers():
+    messages = [Message(role, word) for word in ("one", "two", "three", "four") for role in ("user", "assistant")]
+    tokenizer = ChatTokenizer.train(["one two three four "] * 20, 290)
+    full_inputs, full_targets = encode_conversation(messages, tokenizer, 10_000)
+    for length in range(len(tokenizer.encode("one")) + 6, len(full_inputs)):
+        inputs, targets = encode_conversation(messages, tokenizer, length)
+        assert len(inputs) <= length and torch.equal(inputs, full_inputs[:len(inputs)])
+        assert torch.equal(targets, full_targets[:len(inputs)])
+
+
+def test_stories_count_as_often_as_their_weight_says():
+    tokenizer = ChatTokenizer.train([text for _, text in microworld(100)], 1000)
+    make = partial(conversation, "train", 0)
+    never, always = (ChatDataset(make, 300, tokenizer, 256, weight) for weight in (0.0, 1.0))
+    often = ChatDataset(make, 300, tokenizer, 256, 0.3)
+    counts = [[int((data[i][1] != IGNORE_INDEX).sum()) for i in range(300)] for data in (never, often, always)]
+    with_story = [i for i in range(300) if counts[0][i] < counts[2][i]]
+    assert len(with_story) > 100 and all(counts[1][i] in (counts[0][i], counts[2][i]) for i in range(300))
+    assert 0.2 < sum(counts[1][i] == counts[2][i] for i in with_story) / len(with_story) < 0.4

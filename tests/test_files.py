@@ -19,6 +19,7 @@ from geminiq.utils.files import (
     lock_folder,
     new_file,
     new_folder,
+    parse_json,
     parse_yaml,
     read_json,
     read_text,
@@ -172,6 +173,14 @@ def test_any_text_is_yaml_or_one_line(text: str):
         parse_yaml(text, "here")
     except UserError as error:
         assert str(error).isprintable()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1,]", "nul", "[" * 10**5, "1" * 5000])
+def test_what_is_no_json_is_one_line_that_names_the_place(text: str):
+    assert parse_json(' {"a": [1, "ü"]} ', "here") == {"a": [1, "ü"]}
+    with pytest.raises(UserError, match=r"^line 7 is damaged: ") as caught:
+        parse_json(text, "line 7")
+    assert "\n" not in str(caught.value)
 
 
 def test_json_nested_without_end_or_with_a_huge_number_is_one_line(tmp_path: Path):
