@@ -1,4 +1,5 @@
 # make lab    the course in JupyterLab          make demo   the same job in a terminal
+# make model  the model of the course, trained from nothing
 # make check  the quick half of the tests       make test   everything that must hold
 # make docs   the site, in _docs/               make readme README.md, from nbs/index.ipynb
 # make report what each lesson has and lacks    make bench  how fast it is, next to others
@@ -11,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Threads that wait for long leave the cores to those that compute (the command line's page in the workshop).
 export GOMP_SPINCOUNT := 1000
 
-.PHONY: lab demo check test fuzz coverage docs readme report bench clean
+.PHONY: lab demo model check test fuzz coverage docs readme report bench clean
 .DELETE_ON_ERROR:
 
 lab: $(BIN)/.course
@@ -19,6 +20,15 @@ lab: $(BIN)/.course
 
 demo: $(BIN)/.package
 	$(BIN)/geminiq demo $(if $(filter 0,$(CHAT)),--no-chat)
+
+# The model of the course, from nothing; goes on where it was stopped. Its report lies beside its weights.
+MODEL := geminiq/weights/microworld
+
+model: $(BIN)/.package
+	$(BIN)/geminiq train $(if $(wildcard runs/microworld/step-*),--resume,--config microworld) --output runs/microworld
+	rm -rf $(MODEL)
+	$(BIN)/geminiq export --checkpoint runs/microworld --output $(MODEL) --format geminiq
+	$(BIN)/geminiq evaluate --checkpoint $(MODEL) --questions 2000 --json $(MODEL)/report.json
 
 # Each environment is the pinned set of constraints.txt plus this folder's package, and holds the ones before it.
 $(BIN)/python:

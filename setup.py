@@ -92,7 +92,8 @@ if __name__ == "__main__":
     setup(
         **facts(parser["DEFAULT"]),
         packages=find_packages(include=["geminiq", "geminiq.*"]),
-        package_data={"geminiq": ["configs/*.yaml", "configs/*.json", "configs/vision/*.yaml", "explorables/*.js", "py.typed"]},
+        package_data={"geminiq": ["configs/*.yaml", "configs/*.json", "configs/vision/*.yaml", "explorables/*.js",
+                                  "weights/microworld/*", "py.typed"]},
         cmdclass={"build_py": BuildWithLessons},
         zip_safe=False,
     )

@@ -760,20 +760,25 @@ def _examine(model: "Transformer", tokenizer: "Tokenizer", split: str, n: int, s
 def export(
     checkpoint: Annotated[Path, _path("checkpoint", "A checkpoint, a file in one, or a run.")],
     output: Annotated[Path, _path("output", "Folder to write; it must not exist.")],
-    format: Annotated[str, _text("format", "llama, mistral, mixtral, gpt2, qwen2, qwen3, qwen3_moe, "
-                                              "gemma2, gemma3_text.")] = "llama",
+    format: Annotated[str, _text("format", "llama, mistral, mixtral, gpt2, qwen2, qwen3, qwen3_moe, gemma2, "
+                                              "gemma3_text; or geminiq: a checkpoint in 16 bits, "
+                                              "without what only training needs.")] = "llama",
     max_shard_size: Annotated[str, _text("max_shard_size", "Larger models come in several files.")] = "5GB",
 ) -> None:
     "Write a model in a format that other libraries load."
     from geminiq.utils.device import UserError, check_package
-    if needed := check_package("huggingface_hub", "hub").remedy:
+    if format != "geminiq" and (needed := check_package("huggingface_hub", "hub").remedy):
         raise UserError(f"export needs the package huggingface_hub, {needed}")
     if os.path.lexists(output):
         raise UserError(f"{output} exists already: choose another name, or remove it")
+    import torch
     from geminiq.models.pretrained import save_pretrained
-    from geminiq.utils.checkpointing import load_checkpoint
-    model, _, tokenizer = load_checkpoint(checkpoint)
-    save_pretrained(output, model, format, tokenizer, max_shard_size)
+    from geminiq.utils.checkpointing import load_checkpoint, save_checkpoint
+    model, config, tokenizer = load_checkpoint(checkpoint)
+    if format == "geminiq":
+        save_checkpoint(output, model, config, tokenizer, dtype=torch.float16)
+    else:
+        save_pretrained(output, model, format, tokenizer, max_shard_size)
     say(f"written to {output}, in the format {format}; try: {_command_line('generate', '--checkpoint', output)}")
 
 # %% ../nbs/workshop/cli.ipynb #6da46d1f

@@ -38,6 +38,7 @@ def save_checkpoint(folder: str | Path,         # must not exist yet
                     optimizer: torch.optim.Optimizer | None = None,   # to go on training from here
                     state: dict | None = None,  # what else to remember, as JSON
                     write: bool = True,         # False: only give this process's parts of tensors
+                    dtype: torch.dtype | None = None,   # of the weights in the file; None: as they are
                     ) -> Path:
     "Write a checkpoint that is complete or not there; raises `UserError` for what could not be read back."
     kind = TOKENIZERS[config.data.tokenizer_type]
@@ -51,7 +52,7 @@ def save_checkpoint(folder: str | Path,         # must not exist yet
     if not write:
         return folder
     with new_folder(folder) as unfinished:
-        _save_tensors(weights, unfinished / "model.safetensors")
+        _save_tensors({name: w.to(dtype or w.dtype) for name, w in weights.items()}, unfinished / "model.safetensors")
         save_config(config, unfinished / "config.yaml")
         tokenizer.save(unfinished / "tokenizer.model")
         if optimizer is not None:
@@ -184,7 +185,8 @@ def _load(folder: Path, device: torch.device | str, prepare: Callable[[Transform
         wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         raise UserError(f"{folder}: {len(wrong)} weights do not fit config.yaml, such as {wrong[0]}: "
                         f"{found.get(wrong[0], 'missing')} instead of {wanted.get(wrong[0], 'none')}")
-    model.load_state_dict(tensors, strict=False, assign=True)
+    whole = {name: t.float() if t.itemsize == 2 else t for name, t in tensors.items()}   # what 16 bits kept computes in 32
+    model.load_state_dict(whole, strict=False, assign=True)
     if config.model.tie_embeddings:
         model.lm_head.weight = model.embedding.weight
     tokenizer = TOKENIZERS[config.data.tokenizer_type].load(folder / "tokenizer.model")
