@@ -183,7 +183,7 @@ def test_who_always_refuses_is_right_where_the_story_does_not_say():
 @pytest.mark.parametrize("how", [{}, {"pos_encoding": "alibi"}], ids=str)
 @pytest.mark.parametrize("kind", [ChatTokenizer, BPETokenizer])
 def test_in_a_batch_answers_are_what_they_are_alone(kind: type[BPETokenizer], how: dict):
-    model = decisive_model(vocab_size=450, max_seq_len=400, **how)
+    model = decisive_model(1, vocab_size=450, max_seq_len=400, **how)
     tokenizer, alone = learned(kind), []
     prompts = [prompt for prompt in asked(400, kind) if len(prompt.ids) <= 340][:9]
     for prompt in prompts:
