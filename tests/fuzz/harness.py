@@ -86,7 +86,8 @@ def _run_here(function: Callable[[], object], seconds: float, megabytes: int, wr
             now = int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (now + megabytes * 2**20,) * 2)
         used = resource.getrusage(resource.RUSAGE_SELF)
-        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime + seconds + 1),) * 2)
+        most = int(used.ru_utime + used.ru_stime + seconds + 1)
+        resource.setrlimit(resource.RLIMIT_CPU, (most, most + 5))   # SIGXCPU says why; SIGKILL, later, would not
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         silent = os.open(os.devnull, os.O_RDWR)
         for stream in (1, 2):
