@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import replace
-from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -673,8 +672,9 @@ class _Chat:
 
     def story(self, _: str) -> None:
         import torch
+        from geminiq.data.microworld import new_story
         seed = int(torch.randint(2**31, (), generator=self.conversation.generator))
-        story = import_module("geminiq.data.microworld").new_story(seed)
+        story = new_story(seed)
         if self.conversation.has_template:
             say(story)
         self.answer(story)

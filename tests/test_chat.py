@@ -11,7 +11,6 @@ from contextlib import chdir
 from functools import cache
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -21,8 +20,9 @@ from typer.testing import CliRunner
 import geminiq.generation.chat as chat_module
 import geminiq.utils.checkpointing as checkpointing
 from geminiq.cli import app
+from geminiq.data import microworld
 from geminiq.data.tokenizer import BPETokenizer, ChatTokenizer
-from geminiq.generation.chat import Conversation, usual_sampling
+from geminiq.generation.chat import Conversation, has_template, usual_sampling
 from geminiq.generation.sampling import Sampling
 from geminiq.models.transformer import Transformer
 from geminiq.utils.checkpointing import build_model, load_checkpoint, load_course_model, save_checkpoint
@@ -225,8 +225,7 @@ def course_model(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     "What comes with the course, here a small one; it always says the same, and stories are short."
     monkeypatch.setattr(checkpointing, "load_course_model", lambda device: load_checkpoint(work / "world", device))
     monkeypatch.setattr(chat_module, "stream", speak)
-    told = SimpleNamespace(new_story=lambda seed: f"Story {seed}")
-    monkeypatch.setitem(sys.modules, "geminiq.data.microworld", told)
+    monkeypatch.setattr(microworld, "new_story", lambda seed: f"Story {seed}")
 
 
 def test_the_course_model_is_read_from_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -384,3 +383,8 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_chat(terminal: Terminal, work: Pa
     assert terminal.status() == 0
     question, answer = json.loads((work / "cut.json").read_text())["messages"]
     assert question["content"] == "Ada?" and answer["content"].startswith("AdaAda")
+
+
+def test_who_knows_how_to_write_conversations():
+    texts = ["Who has the lamp? Tom has the lamp. "] * 9
+    assert has_template(ChatTokenizer.train(texts, 290)) and not has_template(BPETokenizer.train(texts, 290))

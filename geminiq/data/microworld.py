@@ -509,9 +509,6 @@ def together(names: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 # %% ../../nbs/03_world.ipynb #world-x-where
-_TELL = "(Can you tell me|Do you know)"
-
-
 @question(lambda world: [(name,) for name in world.place if name in _PRONOUNS], """
     Where is {person}(| now| at the moment| at the end)?
     Where can (I|we) find {person}?
