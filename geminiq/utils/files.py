@@ -211,10 +211,22 @@ def read_json(path: str | Path) -> Any:
 
 # %% ../../nbs/workshop/files.ipynb #files-read-yaml
 _MOST_VALUES = 100_000   # in a file, aliases unfolded
+_DEEPEST = 100           # lists in lists; reading takes time that grows with the square
 
 
 class _Loader(yaml.SafeLoader):
     "YAML without dates, in which a key stands once."
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise yaml.MarkedYAMLError(problem=f"it is nested more than {_DEEPEST} deep",
+                                       problem_mark=self.peek_event().start_mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen = set()
@@ -256,8 +268,6 @@ def parse_yaml(text: str,
     except yaml.MarkedYAMLError as error:
         line = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{where} is not valid YAML{line}: {error.problem or error.context}") from None
-    except RecursionError:
-        raise UserError(f"{where} is not valid YAML: it is nested too deeply") from None
     except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:   # a sign that no text has; no number
         raise UserError(f"{where} is not valid YAML: {getattr(error, 'reason', None) or error}") from None
 

@@ -4,6 +4,7 @@ import faulthandler
 import os
 import resource
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -89,6 +90,7 @@ def _run_here(function: Callable[[], object], seconds: float, megabytes: int, wr
         most = int(used.ru_utime + used.ru_stime + seconds + 1)
         resource.setrlimit(resource.RLIMIT_CPU, (most, most + 5))   # SIGXCPU says why; SIGKILL, later, would not
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        sys.setrecursionlimit(3000)      # torch.compile raises it, too
         silent = os.open(os.devnull, os.O_RDWR)
         for stream in (1, 2):
             os.dup2(silent, stream)
