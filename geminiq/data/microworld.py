@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['WOMEN', 'MEN', 'PEOPLE', 'PLACES', 'THINGS', 'CONTAINERS', 'FURNITURE', 'STUFF', 'NUMBERS', 'SPLITS', 'EVENTS',
-           'OPENERS', 'NOT_SAID', 'UNDECIDED', 'QUESTIONS', 'NAME', 'NO_STORY', 'HEARD', 'TALK', 'SUMS', 'plural',
-           'choose', 'choose_some', 'between', 'Event', 'Fact', 'World', 'Cast', 'propose', 'split_of', 'draw_events',
-           'expand', 'Writer', 'Answer', 'Kind', 'question', 'together', 'where_person', 'where_thing', 'before',
-           'who_has', 'gave', 'who_in', 'first', 'holds', 'inside', 'told', 'how_many', 'counted', 'is_person_in',
-           'is_thing_in', 'has_thing', 'Question', 'Asker', 'talk', 'add_or_subtract', 'too_early', 'Message',
-           'conversation', 'conversations', 'microworld', 'new_story']
+           'OPENERS', 'EVENTS_NOW', 'NOT_SAID', 'UNDECIDED', 'QUESTIONS', 'NAME', 'NO_STORY', 'HEARD', 'TALK', 'SUMS',
+           'plural', 'choose', 'choose_some', 'between', 'Event', 'Fact', 'World', 'Cast', 'propose', 'split_of',
+           'draw_events', 'expand', 'Writer', 'Answer', 'Kind', 'question', 'together', 'where_person', 'where_thing',
+           'before', 'who_has', 'gave', 'who_in', 'first', 'holds', 'inside', 'told', 'how_many', 'counted',
+           'is_person_in', 'is_thing_in', 'has_thing', 'Question', 'Asker', 'talk', 'add_or_subtract', 'too_early',
+           'Message', 'conversation', 'conversations', 'microworld', 'new_story']
 
 # %% ../../nbs/03_world.ipynb #world-x-imports
 import re
@@ -185,8 +185,8 @@ class Cast(NamedTuple):
     @classmethod
     def draw(cls, rng: Random) -> "Cast":
         "A few of each."
-        return cls(choose_some(rng, PEOPLE, between(rng, 2, 5)), choose_some(rng, PLACES, between(rng, 3, 5)),
-                   choose_some(rng, THINGS, between(rng, 2, 5)), choose_some(rng, CONTAINERS, between(rng, 1, 2)),
+        return cls(choose_some(rng, PEOPLE, between(rng, 2, 4)), choose_some(rng, PLACES, between(rng, 2, 4)),
+                   choose_some(rng, THINGS, between(rng, 2, 4)), choose_some(rng, CONTAINERS, between(rng, 1, 2)),
                    choose_some(rng, FURNITURE, 1), choose_some(rng, STUFF, between(rng, 1, 2)))
 
 
@@ -229,7 +229,7 @@ def propose(world: World,   # as it is now
 
 
 _LIKELY = [kind for kind, weight in {
-    "go": 22, "go_together": 2, "take": 14, "put_in": 9, "put_under": 4, "give": 16, "drop": 5, "wait": 2, "have": 4,
+    "go": 22, "go_together": 4, "take": 14, "put_in": 9, "put_under": 4, "give": 20, "drop": 5, "wait": 2, "have": 4,
     "stand": 2, "lie": 2, "notice": 3, "tell": 5, "count": 4, "have_some": 6, "get_some": 5, "lose_some": 3, "give_some": 4,
 }.items() for _ in range(weight)]
 
@@ -306,7 +306,8 @@ def draw_events(rng: Random,
         world, cast, events = World(), Cast.draw(rng), [Event("")]
         while len(events) <= n:
             event = propose(world, cast, rng)
-            if event and (event.kind, event.person) != ("wait", events[-1].person):
+            same = event and event.person == events[-1].person
+            if event and (event.kind != "wait" if same else rng.random() < 0.5):   # rather the same person again
                 world.happen(event)
                 events.append(event)
         if split_of(events[1:]) == split_of(events[1:n_first + 1]) == split:
@@ -425,21 +426,61 @@ EVENTS = {kind: expand(forms) for kind, forms in {
 OPENERS = ["Then", "After that,", "Later,", "Next,", "Soon", "Afterwards,", "Meanwhile,", "A little later,", "At noon,",
            "In the evening,", "Before long,", "Some time later,"]
 
+# %% ../../nbs/03_world.ipynb #world-x-forms-now
+EVENTS_NOW = {kind: expand(forms) for kind, forms in {
+    "be": "{person} (is|sits|stands|waits|works|plays|sleeps) in the {place}",
+    "go": """
+        {person} (goes|walks|runs|comes|moves|hurries|drives) to the {place}
+        {person} (enters|visits|reaches|heads for) the {place}""",
+    "go_together": "{person} and {other} (go|walk|run|drive) (|together )to the {place}",
+    "have": """
+        {person} (has|carries|holds|owns) the {thing}
+        The {thing} is with {person}""",
+    "take": "{person} (takes|grabs|picks up|gets|fetches) the {thing}",
+    "take_out": "{person} (takes|pulls|gets) the {thing} (out of|from) the {container}",
+    "take_from_under": "{person} (takes|pulls|gets) the {thing} from (under|beneath) the {container}",
+    "put_in": "{person} (puts|places|hides|packs) the {thing} (in|into|inside) the {container}",
+    "put_under": "{person} (puts|places|hides|pushes) the {thing} (under|beneath) the {container}",
+    "give": """
+        {person} (gives|hands|passes|brings) the {thing} to {other}
+        {person} (gives|hands|brings) {other} the {thing}
+        {other} (gets|receives) the {thing} from {person}""",
+    "drop": "{person} (drops|puts down|sets down) the {thing}(| there| in the {place})",
+    "wait": """
+        {person} (waits|rests|sits down|listens) (for a while|quietly)
+        {person} (smiles|laughs|is tired|is hungry|is happy)""",
+    "stand": "The {container} (is|stands) in the {place}",
+    "lie": "The {thing} (is|lies) in the {place}",
+    "notice": "{person} (sees|notices|finds) the {thing} in the {place}",
+    "tell": """
+        {person} (tells|informs) {other} that the {thing} is in the {place}
+        {other} hears from {person} that the {thing} is in the {place}""",
+    "count": "{person} (counts|sees|notices) {number} {stuff}",
+    "have_some": "{person} (has|owns|carries) {number} {stuff}",
+    "get_some": "{person} (finds|buys|gets) {number} (more|other) {stuff}",
+    "lose_some": "{person} (loses|sells|uses|drops) {number} {stuff}",
+    "give_some": """
+        {person} (gives|hands|brings) {number} {stuff} to {other}
+        {person} (gives|hands) {other} {number} {stuff}""",
+}.items()}
+
 # %% ../../nbs/03_world.ipynb #world-x-writer
 class Writer:
     "Puts events into words, one sentence after another."
 
     def __init__(self, rng: Random):
         self.rng = rng
+        self.now = choose(rng, (0, 0, 0.3, 1))    # how often it tells things as they happen
         self.support: list[frozenset[int]] = []   # of each sentence, which ones must be read to understand it
         self.last = Event("")
 
     def write(self, event: Event) -> tuple[str, frozenset[int]]:   # and the sentences that it takes to understand it
         "An event as a sentence."
-        chance, form = self.rng.random, choose(self.rng, EVENTS[event.kind])
+        chance = self.rng.random
+        form = choose(self.rng, (EVENTS_NOW if chance() < self.now else EVENTS)[event.kind])
         opener = choose(self.rng, OPENERS) if self.support and chance() < 0.3 else ""
         words, by = self._words(event, form), frozenset([len(self.support)])
-        if form.startswith("{person} ") and self._is_clear(event) and chance() < 0.4:
+        if form.startswith("{person} ") and self._is_clear(event) and chance() < 0.7:
             words["person"], by = _PRONOUNS[event.person][0], by | self.support[-1]
         if form.startswith("{person} ") and self._is_it(event) and "{other} the {thing}" not in form and chance() < 0.3:
             form, by = form.replace("the {thing}", "it"), by | self.support[-1]
@@ -802,7 +843,8 @@ class Asker:
 
 
 _ALL = {"person": PEOPLE, "other": PEOPLE, "thing": THINGS, "place": PLACES, "container": CONTAINERS, "stuff": STUFF}
-_KINDS = list(QUESTIONS)
+_OFTEN = {"gave": 8, "inside": 8, "where_thing": 3, "before": 3, "first": 3, "holds": 3, "is_person_in": 1, "is_thing_in": 1}
+_KINDS = [kind for kind in QUESTIONS for _ in range(_OFTEN.get(kind, 2))]   # what few stories answer comes to mind more often
 _FOLLOWED = ("where_person", "where_thing", "before", "who_has", "who_in", "holds", "inside", "how_many")
 _FOLLOWING = ["And {}?", "And what about {}?", "What about {}?", "How about {}?", "And {} now?", "Then what about {}?",
               "The same for {}?", "What of {}?"]
@@ -877,7 +919,7 @@ def conversation(split: str,        # train, dev or test: no story is in two of 
                  ) -> list[Message]:
     "A conversation about a story, with the true answer to every question."
     rng = Random(seed << 64 | SPLITS.index(split) << 62 | number)
-    n = between(rng, 2, 12)
+    n = between(rng, 1, 4) if rng.random() < 0.5 else between(rng, 2, 12)
     cut = between(rng, 2, n - 2) if n > 4 and rng.random() < 0.2 else n   # where the first part ends
     return list(_converse(rng, draw_events(rng, n, split, cut), cut))
 
@@ -894,10 +936,10 @@ def _converse(rng: Random, events: Sequence[Event], cut: int) -> Iterator[Messag
     if rng.random() < 0.15:
         early = way != "system" and rng.random() < 0.3
         yield from _turn(too_early(rng) if early else talk(rng, choose(rng, ("hello", "who", "can")), name))
-    yield from _episode("" if way == "system" else story, way == "alone", between(rng, 2, 6) if cut < len(events) else 12,
-                        asker, name, rng)
+    yield from _episode("" if way == "system" else story, way == "alone", cut // 2 + 3, asker, name, rng)
     if cut < len(events):
-        yield from _episode(_tell(events[cut:], world, writer), rng.random() < 0.3, 8, asker, name, rng)
+        yield from _episode(_tell(events[cut:], world, writer), rng.random() < 0.3, (len(events) - cut) // 2 + 3,
+                            asker, name, rng)
 
 
 def _tell(events: Sequence[Event], world: World, writer: Writer) -> str:
