@@ -10,6 +10,7 @@ __all__ = ['HEADER', 'IGNORE_INDEX', 'Windows', 'pack', 'Tokens', 'TextDataset',
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import Protocol
@@ -180,6 +181,7 @@ class ChatDataset(Dataset[tuple[Tensor, Tensor]]):
                  ):
         self.conversation, self.n, self.tokenizer = conversation, n, tokenizer
         self.seq_length, self.story_weight = seq_length, story_weight
+        self._window = lru_cache(maxsize=1024)(self._make)   # whoever sorts by length asks twice
 
     def __len__(self) -> int:
         return self.n
@@ -187,6 +189,10 @@ class ChatDataset(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:   # inputs and targets, (at most T,) each
         if not 0 <= i < self.n:
             raise IndexError(f"conversation {i} of {self.n}")
+        return self._window(i)
+
+    def _make(self, i: int) -> tuple[Tensor, Tensor]:
+        "A conversation as a window."
         story_counts = Random(i).random() < self.story_weight
         return encode_conversation(self.conversation(i), self.tokenizer, self.seq_length, story_counts)
 

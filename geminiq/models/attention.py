@@ -99,14 +99,24 @@ def scaled_dot_product_attention(query: Tensor,                # (B, H, T, E)
         mask = past if mask is None else mask & past
     if fused:
         table = bias if mask is None else mask if bias is None else bias.masked_fill(~mask, -torch.inf)
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=table, is_causal=built_in,
-                                              dropout_p=dropout, scale=scale,
-                                              enable_gqa=query.shape[1] != key.shape[1])
+        return _kernel(query, key, value, table, is_causal=built_in, dropout_p=dropout, scale=scale,
+                       enable_gqa=query.shape[1] != key.shape[1])
     group = query.shape[1] // key.shape[1]                            # query heads per key head
     key, value = (x.repeat_interleave(group, dim=1) for x in (key, value))
     weights = attention_weights(query, key, mask, bias, softcap, scale)
     output = F.dropout(weights, dropout) @ value
     return (output, weights) if return_weights else output
+
+
+def _kernel(query: Tensor, key: Tensor, value: Tensor, table: Tensor | None, **how: Any) -> Tensor:
+    "PyTorch's kernel; in training on a processor in 32 bits, since its gradient takes twice as long there in 16."
+    if not (query.is_cpu and query.requires_grad) or query.dtype == torch.float64:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=table, **how)
+    if table is not None and table.is_floating_point():
+        table = table.float()
+    with torch.autocast("cpu", enabled=False):
+        output = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=table, **how)
+    return output.to(value.dtype)
 
 # %% ../../nbs/07_attention.ipynb #9339b9d2
 class MultiHeadAttention(nn.Module):
