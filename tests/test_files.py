@@ -107,7 +107,9 @@ def test_a_folder_is_new_and_goes_at_once(tmp_path: Path):
     with new_folder(tmp_path / "new") as folder:
         (folder / "inner").mkdir()
         (folder / "inner" / "file").write_text("text")
+        (folder / "inner" / "own").touch(0o600)      # as safetensors writes
     assert (tmp_path / "new" / "inner" / "file").read_text() == "text"
+    assert (tmp_path / "new" / "inner" / "own").stat().st_mode == (tmp_path / "new" / "inner" / "file").stat().st_mode
     remove_folder(tmp_path / "new")
     assert names(tmp_path) == ["file", "folder", "link"]
 

@@ -58,6 +58,8 @@ def new_folder(folder: str | Path) -> Iterator[Path]:   # a folder to write into
         unfinished.mkdir()
         yield unfinished
         for path in [*unfinished.rglob("*"), unfinished]:
+            if path.is_file():
+                path.chmod(unfinished.stat().st_mode & 0o666)   # safetensors lets nobody else read what it writes
             wait_for_disk(path)
         unfinished.rename(folder)
 
