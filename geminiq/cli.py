@@ -782,73 +782,90 @@ def export(
     say(f"written to {output}, in the format {format}; try: {_command_line('generate', '--checkpoint', output)}")
 
 # %% ../nbs/workshop/cli.ipynb #6da46d1f
-@app.command(cls=_Command, epilog=_examples("demo", "demo --config mixtral --output runs/mixtral --no-chat"))
+_TALE = "Tom took the lamp. He went to the garden. Ben sat in the kitchen."
+_THREE = {"Who has the lamp?": "Tom has the lamp.", "Where is Ben?": "Ben is in the kitchen.",
+          "Where is Mia?": "The story does not say."}
+
+
+@app.command(cls=_Command, epilog=_examples("demo", "demo --config mine.yaml --output runs/mine --no-chat"))
 def demo(
-    config: Annotated[str, _text("config", f"{', '.join(_PRESETS)}, or a YAML file.",
-                                 autocompletion=_complete_preset)] = "tiny",
+    config: Annotated[str, _text("config", "A preset or a YAML file, of a model that learns to answer.",
+                                 autocompletion=_complete_preset)] = "mini",
     output: Annotated[Path, _path("output", "Folder of the run.")] = Path("runs", "demo"),
     chat: Annotated[bool, typer.Option("--chat/--no-chat", help="Talk to the model at the end.")] = True,
 ) -> None:
-    "Train a small model on Python's own manual, see it write, and talk to it."
-    say(f"geminiq {__version__}: trains a language model, shows what it writes, and talks to you\n", bold=True)
+    "Hear the course's model answer, train a smaller one from nothing, and talk to it."
+    say(f"geminiq {__version__}: a small language model answers, another one is trained, and you talk to it\n", bold=True)
     with working("Loading PyTorch"):
-        from geminiq.generation.chat import Conversation
         from geminiq.training.trainer import make_trainer  # noqa: F401   (most of the time goes there)
-        from geminiq.utils.device import make_generator
-    _show_environment()
-    trainer, tokenizer = _begin(config, output)
-    model: Any = trainer.model
-    if trainer.step < trainer.settings.max_steps:
-        say("\nTraining", bold=True)
-        _run_training(trainer, output)
-    say("\nWhat the trained model writes", bold=True)
-    _show_samples(model, tokenizer)
-    say(f"More: {_command_line('generate', '--checkpoint', output, '--prompt', 'The')}\n")
-    if chat:
-        _Chat(Conversation(model, tokenizer, generator=make_generator(_drawn(None)))).run()
-
-
-def _show_environment() -> None:
-    "What is installed, in one line."
-    from geminiq.utils.device import check_environment
+        from geminiq.utils.checkpointing import load_course_model
+        from geminiq.utils.device import check_environment
     say(", ".join(f"{check.name} {check.found}" for check in check_environment() if check.ok and not check.remedy))
+    say("\nThe model of the course, trained before, hears a story", bold=True)
+    say(_TALE)
+    course_model = load_course_model()
+    _ask_three(course_model.model, course_model.tokenizer)
+    trainer, tokenizer = _begin(config, output)
+    if trainer.step < trainer.settings.max_steps:
+        say("\nA smaller one learns it now", bold=True)
+        _run_training(trainer, output)
+    if chat:
+        _talk(trainer.model, tokenizer)
+
+
+def _ask_three(model: "Transformer", tokenizer: "Tokenizer") -> None:
+    "Ask three questions about a story, and show which answers are right."
+    from geminiq.generation.chat import Conversation
+    conversation = Conversation(model, tokenizer, max_tokens=16, system=_TALE)
+    for question, right in _THREE.items():
+        conversation.reset()
+        answer = one_line("".join(conversation.reply(question)))[:50]
+        say(f"  {question:18} {'✓' if answer == right else '✗'} {answer}")
 
 
 def _begin(config: str, output: Path) -> "tuple[Trainer, Tokenizer]":
-    "The trainer and the tokenizer of a run; a new run shows what its model writes untrained."
-    from geminiq.data.dataloader import prepare_data
-    from geminiq.training.callbacks import claim_folder
+    "The trainer and the tokenizer of a run, in which three questions are asked at each evaluation."
+    from tqdm import tqdm
+    from geminiq.data.dataloader import prepare_chat
+    from geminiq.training.callbacks import Callback, claim_folder
     from geminiq.training.distributed import SingleDevice
     from geminiq.training.trainer import make_trainer, resume_trainer
     from geminiq.utils.checkpointing import checkpoints, load_checkpoint
     from geminiq.utils.config import load_config
     from geminiq.utils.device import UserError
+
+    class Asking(Callback):
+        "Asks at each evaluation."
+        def on_step_end(self, trainer: Any, entry: dict[str, Any]) -> None:
+            if "val_loss" in entry:
+                with tqdm.external_write_mode():
+                    say(f"after {trainer.step} steps", dim=True)
+                    _ask_three(trainer.model, tokenizer)
+
     settings = load_config(config)
-    if settings.vision is not None:
-        raise UserError(f"demo talks with a model of text, and {config} is one that sees: "
+    if settings.data.tokenizer_type != "chat":
+        raise UserError(f"demo talks with a model that learns to answer, and {config} learns to continue texts: "
                         f"{_command_line('train', '--config', config)}")
-    if settings.model.max_seq_len < 16:
-        raise UserError(f"max_seq_len {settings.model.max_seq_len} leaves no room to show a text: use at least 16")
-    name = {"pydocs": "Python's own manual"}.get(settings.data.train_path, settings.data.train_path)
+    if settings.model.max_seq_len < 64:
+        raise UserError(f"max_seq_len {settings.model.max_seq_len} has no room for a story and a question: use at least 64")
     if checkpoints(output):
-        with working(f"Going on with the run in {output}, on {name}"):
-            return resume_trainer(output, settings), load_checkpoint(output).tokenizer
+        with working(f"Going on with the run in {output}"):
+            tokenizer = load_checkpoint(output).tokenizer
+            return resume_trainer(output, settings, [Asking()]), tokenizer
     claim_folder(output, SingleDevice()).close()
     _check_memory(settings)
-    with working(f"Reading {name}, learning {settings.model.vocab_size:,} pieces of words, and cutting it into them"):
-        data = prepare_data(settings.data, settings.model.vocab_size, settings.training.seed, output)
-        trainer = make_trainer(settings, output, data=data)
-    say("\nWhat an untrained model writes", bold=True)
-    _show_samples(trainer.model, data.tokenizer)
-    return trainer, data.tokenizer
+    with working(f"Reading conversations of {settings.data.train_path}, and learning {settings.model.vocab_size:,} words "
+                 "and pieces of words"):
+        data = prepare_chat(settings.data, settings.model.vocab_size, settings.training.seed)
+        tokenizer = data.tokenizer
+        trainer = make_trainer(settings, output, [Asking()], data=data)
+    say("\nA smaller one, before it has learned anything", bold=True)
+    _ask_three(trainer.model, tokenizer)
+    return trainer, tokenizer
 
 
-def _show_samples(model: Any, tokenizer: "Tokenizer") -> None:
-    "What the model makes of two beginnings."
-    from geminiq.generation.generate import stream_text
-    from geminiq.generation.sampling import Sampling
-    for prompt in ("The", "module"):
-        say(prompt, end="")
-        _write(stream_text(model, tokenizer, prompt, min(80, _room(model, tokenizer, prompt)),
-                           Sampling(temperature=0.7, top_p=0.95)))
-        say("─" * 40)
+def _talk(model: "Transformer", tokenizer: "Tokenizer") -> None:
+    "Talk to the model that was trained."
+    from geminiq.generation.chat import Conversation
+    say("\nNow you: tell it a story, and ask. /story tells it one.", bold=True)
+    _Chat(Conversation(model, tokenizer), knows_stories=True).run()

@@ -390,7 +390,7 @@ def test_chat_speaks_with_a_published_model_as_its_template_says(work: Path, mon
     marks = [tokenizer.chat_ids[f"<|{name}|>"] for name in ("user", "end", "assistant")]
     assert first == [marks[0], *tokenizer.encode("Ada"), *marks[1:]]
     assert len(seen) == 3 and all(len(ids) <= 12 and ids[0] == marks[0] and ids[-1] == marks[2] for ids in later)
-    assert "> Ada" not in result.stdout      # an answer is not a continuation
+    assert "> Ada\nAda" not in result.stdout      # an answer is not a continuation
 
 
 # Before anything long begins
@@ -435,14 +435,19 @@ def test_export_asks_for_what_it_needs_before_it_reads(monkeypatch: pytest.Monke
 def test_demo_speaks_before_pytorch_is_there(tmp_path: Path):
     code = "import sys; sys.modules['torch'] = None; from geminiq.cli import app; sys.argv = ['geminiq', 'demo']; app()"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert result.stdout.startswith(f"geminiq {__version__}: trains a language model") and "Loading PyTorch" in result.stdout
+    assert result.stdout.startswith(f"geminiq {__version__}: a small language model answers") and "Loading PyTorch" in result.stdout
 
 
-def test_demo_fits_a_short_context_and_names_what_it_reads(work: Path):
+def test_demo_asks_three_questions_and_talks(work: Path):
+    model = "model: {vocab_size: 1200, d_model: 24, n_layers: 1, n_heads: 2, max_seq_len: 96}\n"
     (work / "short.yaml").write_text(
-        "data: {train_path: text.txt}\nmodel: {vocab_size: 320, d_model: 24, n_layers: 1, n_heads: 2, max_seq_len: 32}\n"
-        "training: {max_steps: 2, batch_size: 2, eval_batches: 1, warmup_steps: 1}\n")
-    result = geminiq("demo", "--config", "short.yaml", "--output", "runs/demo", folder=work, stdin="Ada\n")
+        f"{model}data: {{train_path: microworld, tokenizer_type: chat}}\n"
+        "training: {max_steps: 2, batch_size: 2, eval_batches: 1, eval_every: 1, warmup_steps: 1}\n")
+    result = geminiq("demo", "--config", "short.yaml", "--output", "runs/demo", folder=work, stdin="Hello!\n")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "Reading text.txt" in result.stdout and "> Ada" in result.stdout
-    assert not re.search(r"^(The|module) $", result.stdout, re.MULTILINE)
+    assert result.stdout.count("Where is Ben?") == 4 and "Ben is in the kitchen." in result.stdout   # ours, untrained, two steps
+    assert "Now you" in result.stdout and result.stdout.count("\n> ") == 2
+    (work / "text.yaml").write_text(f"{model}data: {{train_path: text.txt}}\n")
+    assert "learns to continue texts" in refused(geminiq("demo", "--config", "text.yaml", folder=work))
+    (work / "narrow.yaml").write_text((work / "short.yaml").read_text().replace("96", "20"))
+    assert "max_seq_len 20" in refused(geminiq("demo", "--config", "narrow.yaml", "--output", "runs/narrow", folder=work))

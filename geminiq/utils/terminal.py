@@ -140,5 +140,7 @@ def read_lines(prompt: str = "> ") -> Iterator[str]:
                 raise
             say("\nCtrl-D leaves")
             continue
+        if not interactive:
+            say(line)   # what is piped in, nobody has seen yet
         if line.strip():
             yield line
