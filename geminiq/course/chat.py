@@ -315,6 +315,8 @@ def _one_answer(answer_targets):
         raise Mistake(f"the targets should be a tensor, yours is {got!r:.60}. Is there a `return`?")
     if got.dtype == torch.bool:
         raise Mistake("you return which targets count: return the targets, with −100 where they do not")
+    if got.is_floating_point():
+        raise Mistake("your targets are broken numbers: they are token ids, whole numbers like the ids you were given")
     _expect_row("the row of targets", got, _hide(ids, counts)[1:], {
         "your targets are the inputs: at place t stands the token that comes next, ids[t + 1]": _hide(ids, counts)[:-1],
         "your row is one too long: the last token has no target": _hide(ids, counts),
@@ -411,6 +413,13 @@ def _everything_is_learned(ids, tokenizer):
 @museum.wrong("targets", earns="you hide with 0")
 def _hidden_by_zero(ids, tokenizer):
     return (ids * _mask(ids))[1:]
+
+
+@museum.wrong("targets", earns="broken numbers")
+def _as_floats(ids, tokenizer):
+    targets = torch.full((len(ids),), float(IGNORE_INDEX))
+    targets[_mask(ids)] = ids[_mask(ids)].float()
+    return targets[1:]
 
 
 @museum.wrong("targets", earns="you return which targets count")
@@ -525,10 +534,10 @@ def _expect_turns(what: str, got: Any, right: list[int], suspects: dict[str, Any
 @museum.test("fit")
 def _room_for_two(fit):
     "the newest, as many as have room"
-    got = fit([9, 8, 5, 7, 4], 6, max_seq_len=35, max_tokens=14)
-    _expect_turns("turns of 9, 8, 5, 7 and 4 tokens, a question of 6, and room for 35 − 14 = 21", got, [3, 4], {
-        "you do not keep room for the reply: what is said may take max_seq_len − max_tokens": [1, 2, 3, 4],
-        "you keep room neither for the reply nor for the question": [0, 1, 2, 3, 4],
+    got = fit([9, 8, 5, 7, 4], 6, 45, 24)
+    _expect_turns("turns of 9, 8, 5, 7 and 4 tokens, a question of 6, and room for 45 − 24 = 21", got, [3, 4], {
+        "you do not keep room for the reply: what is said may take max_seq_len − max_tokens": [0, 1, 2, 3, 4],
+        "you drop one turn at most: go on until the rest has room": [1, 2, 3, 4],
         "you forget the question: it takes room too": [2, 3, 4],
         "you count the question twice": [4],
         "you keep the oldest turns: keep the newest, which the next answer is about": [0],
@@ -559,8 +568,11 @@ def _a_long_turn_between(fit):
 @museum.test("fit")
 def _no_room_for_the_question(fit):
     "what has no room is refused"
-    _expect_turns("no turns, and a question that fills the room", fit([], 9, 16, 7), [], {})
-    _expect_turns("a turn of 5 tokens, and a question that fills the room", fit([5], 9, 16, 7), [], {})
+    try:
+        _expect_turns("no turns, and a question that fills the room", fit([], 9, 16, 7), [], {})
+        _expect_turns("a turn of 5 tokens, and a question that fills the room", fit([5], 9, 16, 7), [], {})
+    except ValueError:
+        raise Mistake("you refuse a question of 9 tokens in a room of 9: it fits, to the last token") from None
     try:
         got = fit([5, 3], 10, 16, 7)
     except ValueError:
@@ -573,7 +585,7 @@ def _no_room_for_the_question(fit):
 def _turns_are_lent(fit):
     "the turns stay as they were"
     turns = [9, 8, 5, 7, 4]
-    fit(turns, 6, 35, 14)
+    fit(turns, 6, 45, 24)
     if turns != [9, 8, 5, 7, 4]:
         raise Mistake("you take turns out of the list that you were given: what the model does not see, "
                       "the conversation still knows. Work on a copy")
@@ -592,6 +604,13 @@ def _a_question_of_no_length(turns, question, max_seq_len, max_tokens):
 @museum.wrong("fit", earns="compare with ≤")
 def _one_token_stays_free(turns, question, max_seq_len, max_tokens):
     return _newest(turns, max_seq_len - max_tokens - question - 1)
+
+
+@museum.wrong("fit", earns="to the last token")
+def _full_is_too_full(turns, question, max_seq_len, max_tokens):
+    if question >= max_seq_len - max_tokens:
+        raise ValueError(f"a question of {question} tokens has no room")
+    return _newest(turns, max_seq_len - max_tokens - question)
 
 
 @museum.wrong("fit", earns="raise `ValueError`")
@@ -622,6 +641,12 @@ def _the_longest_goes(turns, question, max_seq_len, max_tokens):
     while kept and question + sum(turns[i] for i in kept) > max_seq_len - max_tokens:
         kept.remove(max(kept, key=lambda i: turns[i]))
     return kept
+
+
+@museum.wrong("fit", earns="go on until the rest has room")
+def _one_turn_goes(turns, question, max_seq_len, max_tokens):
+    too_much = question + sum(turns) > max_seq_len - max_tokens
+    return list(range(1 if too_much else 0, len(turns)))
 
 
 @museum.wrong("fit", earns="a conversation with a gap")
@@ -703,7 +728,7 @@ _REFUSED = [_REFUSAL] * 3, [_TRUE, _REFUSAL, _REFUSAL]   # one false refusal and
 
 def _check_shares(what: str, got: Any) -> Tensor:
     "Two shares as a tensor."
-    if not (isinstance(got, (tuple, list)) and len(got) == 2 and all(isinstance(share, (int, float)) for share in got)):
+    if not (isinstance(got, (tuple, list)) and len(got) == 2 and all(isinstance(share, (int, float, Tensor)) for share in got)):
         raise Mistake(f"{what} should be two numbers, how many are right and how many falsely refused, yours: {got!r:.60}")
     return tensor([float(share) for share in got])
 
@@ -718,45 +743,50 @@ def _what_does_not_matter(score):
         raise Mistake(f"the share of right answers is {right:g} with you: divide by the number of questions")
     expect("the share of right answers, 17 of 19,", right, tensor(17 / 19), {
         "you compare letter by letter: capitals, spaces around and the final stop should not matter": tensor(3 / 19),
-        "you do not take away the spaces around an answer": tensor(15 / 19),
+        "you do not take away the spaces around an answer, or not before the final stop": tensor(15 / 19),
         "you do not take away the final stop": tensor(13 / 19),
         "capitals matter with you: compare in lower case": tensor(9 / 19),
         "you normalize the answers, and not the true ones they are compared with": tensor(0.),
-        "you return the two shares in the other order: first how many are right": tensor(1 / 17)})
+        "you return the two shares in the other order: first how many are right": tensor(1 / 17),
+        "you leave out the questions that the story does not answer: to refuse them is right, and counts": tensor(15 / 17)})
 
 
 @museum.test("score")
 def _what_does_matter(score):
     "every word, in its order"
     longer, before = [_TRUE[:-1] + " or the hat."] * 2, ["I think " + _TRUE] * 4
-    answers = [_TRUE, "The lamp has Mia.", *longer, *before, *["Mia."] * 8, *_REFUSED[0]]
-    right = _check_shares("the result", score(answers, [_TRUE] * 16 + _REFUSED[1]))[0]
-    expect("the share of right answers, 3 of 19,", right, tensor(3 / 19), {
-        "you compare which words there are: their order matters, “The lamp has Mia.” is wrong": tensor(4 / 19),
+    answers = [_TRUE, "The lamp has Mia.", *longer, *before, *["Mia."] * 8, *["Mia. Has the lamp."] * 16]
+    answers += [*["Mia has lamp."] * 32, *_REFUSED[0]]
+    right = _check_shares("the result", score(answers, [_TRUE] * 64 + _REFUSED[1]))[0]
+    expect("the share of right answers, 3 of 67,", right, tensor(3 / 67), {
+        "you compare which words there are: their order matters, “The lamp has Mia.” is wrong": tensor(4 / 67),
         "an answer that only begins with the true one counts with you: “Mia has the lamp or the hat.” is wrong":
-            tensor(5 / 19),
+            tensor(5 / 67),
         "an answer in which the true one is somewhere contained counts with you: who says everything would be right":
-            tensor(9 / 19),
-        "a part of the true answer counts with you: “Mia.” is not all of it": tensor(11 / 19)})
+            tensor(9 / 67),
+        "a part of the true answer counts with you: “Mia.” is not all of it": tensor(11 / 67),
+        "you take away all punctuation: only the final stop does not matter": tensor(19 / 67),
+        "you take away articles: “Mia has lamp.” is not what was asked for": tensor(35 / 67)})
 
 
 @museum.test("score")
 def _false_refusals(score):
     "refused, though the story says it"
     answerable = [(_TRUE, _TRUE)] * 4 + [("Ben has the lamp.", _TRUE)] + [(_REFUSAL, _TRUE), (_REFUSAL.lower()[:-1], _TRUE)]
-    unanswerable = [(_REFUSAL, _REFUSAL)] * 3 + [(_TRUE, _REFUSAL)]
+    unanswerable = [(_REFUSAL, _REFUSAL)] * 4 + [(_TRUE, _REFUSAL)]
     answers, truths = zip(*answerable, *unanswerable, strict=True)
     got = _check_shares("the result", score([*answers], [*truths]))
-    expect("the two shares, 7 of 11 and 2 of 7,", got, tensor([7 / 11, 2 / 7]), {
+    expect("the two shares, 8 of 12 and 2 of 7,", got, tensor([8 / 12, 2 / 7]), {
         "you divide the false refusals by all questions: only what the story answers can be falsely refused":
-            tensor([7 / 11, 2 / 11]),
-        "you count all refusals, the right ones too": tensor([7 / 11, 5 / 11]),
-        "you count all refusals, the right ones too, and divide by the answerable questions": tensor([7 / 11, 5 / 7]),
+            tensor([8 / 12, 2 / 12]),
+        "you count all refusals, the right ones too": tensor([8 / 12, 6 / 12]),
+        "you count all refusals, the right ones too, and divide by the answerable questions": tensor([8 / 12, 6 / 7]),
+        "you return how many were not refused: return how many were": tensor([8 / 12, 5 / 7]),
         "you divide the false refusals by all refusals: divide by the questions that the story answers":
-            tensor([7 / 11, 2 / 5]),
-        "you look for refusals letter by letter: normalize before": tensor([7 / 11, 1 / 7]),
-        "you count what was answered though the story does not say: that is the other mistake": tensor([7 / 11, 1 / 4]),
-        "all wrong answers are refusals with you: one that is wrong has refused nothing": tensor([7 / 11, 3 / 7])})
+            tensor([8 / 12, 2 / 6]),
+        "you look for refusals letter by letter: normalize before": tensor([8 / 12, 1 / 7]),
+        "you count what was answered though the story does not say: that is the other mistake": tensor([8 / 12, 1 / 5]),
+        "all wrong answers are refusals with you: one that is wrong has refused nothing": tensor([8 / 12, 3 / 7])})
 
 # %% ../../nbs/museum/20_chat.ipynb #chatm-4-kind
 @museum.wrong("score", earns="you compare letter by letter")
@@ -797,6 +827,16 @@ def _begins_right(answers, truths):
 @museum.wrong("score", earns="who says everything")
 def _contains_the_truth(answers, truths):
     return _shares(answers, truths, lambda answer, truth: _plain(truth) in _plain(answer))
+
+
+@museum.wrong("score", earns="you take away all punctuation")
+def _no_punctuation(answers, truths):
+    return _shares(answers, truths, lambda *both: len({re.sub(r"[^\w\s]", "", text.strip().lower()) for text in both}) == 1)
+
+
+@museum.wrong("score", earns="you take away articles")
+def _no_articles(answers, truths):
+    return _shares(answers, truths, lambda *both: len({re.sub(r"\b(the|an?) ", "", _plain(text)) for text in both}) == 1)
 
 
 @museum.wrong("score", earns="a part of the true answer")
@@ -859,6 +899,18 @@ def _all_that_is_wrong(answers, truths):
     right, _ = _both(answers, truths)
     answerable = [(a, t) for a, t in zip(answers, truths, strict=True) if not _refuses(t)]
     return right, sum(_plain(a) != _plain(t) for a, t in answerable) / len(answerable)
+
+
+@museum.wrong("score", earns="how many were not refused")
+def _what_was_not_refused(answers, truths):
+    right, refused = _both(answers, truths)
+    return right, 1 - refused
+
+
+@museum.wrong("score", earns="to refuse them is right")
+def _only_what_can_be_answered(answers, truths):
+    pairs = [(a, t) for a, t in zip(answers, truths, strict=True) if not _refuses(t)]
+    return sum(_plain(a) == _plain(t) for a, t in pairs) / len(pairs), _both(answers, truths)[1]
 
 
 @museum.wrong("score", earns="in the other order")
