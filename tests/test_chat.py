@@ -146,6 +146,31 @@ def test_only_a_model_that_answers_takes_a_system_message():
     assert talk(kind=plain(), system="").system is None
 
 
+def test_without_a_template_it_plays_both_parts():
+    conversation, said = talk(kind=plain(), reply=20), "Ada writes.\n\nEmmy"
+    reply = say(conversation, said)
+    paragraphs = [*plain().start_ids, *plain().encode(said)]
+    assert conversation.read == paragraphs and len(conversation.written) <= 20
+    assert conversation.messages == [{"role": "user", "content": said}, {"role": "assistant", "content": reply}]
+
+
+def test_nothing_to_reply_to():
+    bare = plain()
+    bare.start_ids = []                        # GPT-2's tokenizer puts nothing before a text
+    conversation = talk(kind=bare)
+    with pytest.raises(UserError, match="nothing to reply to: this tokenizer puts no token before a text, so say something"):
+        next(conversation.reply(""))
+    assert conversation.messages == [] and talk(kind=plain()).prompt([{"role": "user", "content": ""}]) == (plain().start_ids, 0)
+
+
+def test_there_must_be_room_for_the_question_and_for_the_reply():
+    for reply, room in ((0, 60), (-1, 60), (60, 0), (61, -1)):
+        with pytest.raises(UserError, match=f"max_tokens {reply} must be between 1 and {room + reply - 1}"):
+            talk(room=room, reply=reply)
+    longest = Transformer(ModelConfig(vocab_size=330, max_seq_len=90, d_model=16, n_layers=1, n_heads=2))
+    assert Conversation(longest, tokenizer()).max_tokens == 45      # half the window, if that is less than 60
+
+
 def test_a_reply_cut_short_stays():
     conversation = talk(sampling=Sampling(1.0))
     reply = conversation.reply("Ada?")
