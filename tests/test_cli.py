@@ -435,7 +435,8 @@ def test_export_asks_for_what_it_needs_before_it_reads(monkeypatch: pytest.Monke
 def test_demo_speaks_before_pytorch_is_there(tmp_path: Path):
     code = "import sys; sys.modules['torch'] = None; from geminiq.cli import app; sys.argv = ['geminiq', 'demo']; app()"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert result.stdout.startswith(f"geminiq {__version__}: a small language model answers") and "Loading PyTorch" in result.stdout
+    assert result.stdout.startswith(f"geminiq {__version__}: a small language model answers")
+    assert "Loading PyTorch" in result.stdout
 
 
 def test_demo_asks_three_questions_and_talks(work: Path):
