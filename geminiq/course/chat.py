@@ -620,7 +620,7 @@ def _half_a_question(turns, question, max_seq_len, max_tokens):
 
 def _newest(turns, room):
     "The newest turns that have room, done right."
-    kept = []
+    kept: list[int] = []
     for i in reversed(range(len(turns))):
         room -= turns[i]
         if room < 0:
@@ -651,7 +651,7 @@ def _one_turn_goes(turns, question, max_seq_len, max_tokens):
 
 @museum.wrong("fit", earns="a conversation with a gap")
 def _whatever_fits(turns, question, max_seq_len, max_tokens):
-    room, kept = max_seq_len - max_tokens - question, []
+    room, kept = max_seq_len - max_tokens - question, list[int]()
     for i in reversed(range(len(turns))):
         if turns[i] <= room:
             room -= turns[i]
