@@ -110,7 +110,8 @@ def scaled_dot_product_attention(query: Tensor,                # (B, H, T, E)
 
 def _kernel(query: Tensor, key: Tensor, value: Tensor, table: Tensor | None, **how: Any) -> Tensor:
     "PyTorch's kernel; in training on a processor in 32 bits, since its gradient takes twice as long there in 16."
-    if not (query.is_cpu and query.requires_grad) or query.dtype == torch.float64:
+    trains = query.requires_grad or key.requires_grad or value.requires_grad
+    if not (query.is_cpu and trains) or query.dtype == torch.float64:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=table, **how)
     if table is not None and table.is_floating_point():
         table = table.float()
