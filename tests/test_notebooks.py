@@ -92,7 +92,8 @@ def number(path: Path) -> int | None:
 LESSONS = [path for path in NOTEBOOKS if number(path) is not None]
 
 
-@pytest.mark.parametrize("path", LESSONS[1:], ids=lambda path: path.stem)   # the first, the tour, shows what all others build
+# The first, the tour, shows what all others build.
+@pytest.mark.parametrize("path", LESSONS[1:], ids=lambda path: path.stem)
 def test_lessons_import_only_from_earlier_ones_and_from_the_workshop(path: Path):
     for module, exported in imports(path):
         if module.startswith("geminiq.course."):
