@@ -235,7 +235,8 @@ def parameters(command: str) -> list[str]:
 def test_all_presets_are_in_the_help_and_completed():
     shown = " ".join(geminiq("train", "--help", folder=Path.cwd()).stdout.split())
     assert all(re.search(rf"\b{name}\b", shown) for name in preset_names())
-    for words, expected in (("geminiq tr", {"train"}), ("geminiq train --config mi", {"microworld", "mini", "mistral", "mixtral"}),
+    presets = {"microworld", "mini", "mistral", "mixtral"}
+    for words, expected in (("geminiq tr", {"train"}), ("geminiq train --config mi", presets),
                             ("geminiq train --learn", {"--learning_rate"})):
         asked = {"_GEMINIQ_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
         assert set(geminiq(folder=Path.cwd(), env=asked).stdout.split()) == expected
