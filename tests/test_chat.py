@@ -275,7 +275,7 @@ def chat(work: Path, lines: str, *options: str) -> Any:
 
 def test_it_answers_without_a_checkpoint(course_model, work: Path):
     result = chat(work, "Where is Mia?\n")
-    assert f"> {ANSWER}\n" in result.stdout and "continues your text" not in result.stdout
+    assert f"> Where is Mia?\n{ANSWER}\n" in result.stdout and "continues your text" not in result.stdout
 
 
 def test_a_story_is_told_and_asked_about(course_model, work: Path):
