@@ -321,14 +321,17 @@ def test_nobody_listens_any_more(work: Path):
 
 
 def test_a_person_at_the_prompt(work: Path):
+    seen = ""
+
     def expect(text: str) -> None:
-        "Read until a text comes, and wait a moment, as people do."
-        seen = ""
+        "Read until a text comes, keep what came behind it, and wait a moment, as people do."
+        nonlocal seen
         while text not in seen:
             if not select.select([terminal], [], [], 300)[0]:
                 os.kill(process, signal.SIGKILL)
                 raise AssertionError(seen)
             seen += os.read(terminal, 1000).decode()
+        seen = seen.partition(text)[2]
         time.sleep(0.3)
 
     command = [sys.executable, "-m", "geminiq", "chat", "--checkpoint", "runs/a", "--max_tokens", "3"]
