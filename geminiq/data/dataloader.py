@@ -105,8 +105,7 @@ class LengthBatchSampler(Sampler[list[int]]):
                  ):
         self.dataset, self.batch_size, self.seed, self.start = dataset, batch_size, seed, start
         self.n_batches = max(1, min(16, len(dataset) // batch_size))   # that are sorted together
-        self.shuffled = ShuffledBatchSampler(len(dataset), batch_size, seed)
-        self.shuffled.batch_size *= self.n_batches
+        self.shuffled = ShuffledBatchSampler(len(dataset), batch_size * self.n_batches, seed)
 
     def __iter__(self) -> Iterator[list[int]]:
         size = self.shuffled.batch_size
