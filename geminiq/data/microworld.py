@@ -814,8 +814,9 @@ class Asker:
         "About what the story has an answer; of yes and no, as many of each."
         known = list(QUESTIONS[kind].known(self.world))
         if QUESTIONS[kind].group == "yes_no" and self.rng.random() < 0.5:
-            names = self.met[QUESTIONS[kind].about[1]]
-            known = [(what, choose(self.rng, names)) for what, _ in known if names]
+            field = QUESTIONS[kind].about[1]
+            known = [(what, choose(self.rng, [name for name in self.met[field] if name != true] or _ALL[field]))
+                     for what, true in known]
         return [about for about in known if (kind, *about) not in self.asked
                 and QUESTIONS[kind].answer(self.world, *about) is not UNDECIDED]
 
