@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'NEWTON_SCHULZ', 'OPTIMIZERS', 'configure_optimizer', 'cosine_schedule', 'linear_schedule',
-           'constant_schedule', 'orthogonalize', 'Muon', 'hidden_matrices', 'configure_muon']
+           'constant_schedule', 'wsd_schedule', 'orthogonalize', 'Muon', 'hidden_matrices', 'configure_muon']
 
 # %% ../../nbs/13_optimizer.ipynb #92df1fad
 from collections import defaultdict
@@ -65,7 +65,13 @@ def constant_schedule(step: int, warmup_steps: int, max_steps: int, final_fracti
     return _warm_up(step, warmup_steps)
 
 
-SCHEDULES = Registry("schedule", cosine=cosine_schedule, linear=linear_schedule, constant=constant_schedule)
+def wsd_schedule(step: int, warmup_steps: int, max_steps: int, final_fraction: float = 0.0) -> float:
+    "Rise linearly, stay, and fall linearly over the last two fifths of the steps (Hu et al. 2024)."
+    fall = min(1.0, max(0, max_steps - step) / max(1, 0.4 * max_steps))
+    return _warm_up(step, warmup_steps) * (final_fraction + (1 - final_fraction) * fall)
+
+
+SCHEDULES = Registry("schedule", cosine=cosine_schedule, linear=linear_schedule, constant=constant_schedule, wsd=wsd_schedule)
 
 # %% ../../nbs/13_optimizer.ipynb #muon-orthogonalize
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)   # a, b, c
