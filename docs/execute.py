@@ -13,12 +13,12 @@ from report import run
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def without_widgets(notebook: NotebookNode) -> NotebookNode:
-    "The notebook without what only a kernel can show: controls, and their memory."
+def without_passing(notebook: NotebookNode) -> NotebookNode:
+    "The notebook without what passes: controls and their memory, which only a kernel can show, and progress bars."
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [out for out in cell.outputs if WIDGET not in out.get("data", {})]
+            cell.outputs = [out for out in cell.outputs if WIDGET not in out.get("data", {}) and out.get("name") != "stderr"]
     return notebook
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     subprocess.run([scripts / "nbdev_export"], check=True)
     for path in parser.parse_args().notebooks:
         print(f"running {path}", flush=True)
-        nbformat.write(without_widgets(run(path)), path)
+        nbformat.write(without_passing(run(path)), path)
         subprocess.run([scripts / "nbdev_clean", "--fname", path], check=True)
 
 

@@ -6,13 +6,14 @@ function render({ model, el }) {
   const keys = model.get("tokens");
   const across = model.get("queries").length > 0;   // cross-attention: the queries are another text
   const queries = across ? model.get("queries") : keys;
+  const rows = model.get("rows");                   // one query at several moments: what a moment is called
   const weights = unpack(model);
 
   const map = grid(queries, keys, "the row to look at", 1);
   const lookers = chips(queries, "looks", true);
   const looked = across ? chips(keys, "looked at", false) : lookers;
   const status = create("output", { class: "status", "aria-live": "polite" });
-  const table = fold("The strongest three of every row", ["looks", "at"], () =>
+  const table = fold("The strongest three of every row", [rows || "looks", "at"], () =>
     queries.map((name, query) => [name, strongest(matrix[query], keys)]));
 
   let matrix;   // of the chosen head
@@ -33,16 +34,28 @@ function render({ model, el }) {
     lookers.mark(query, model.get("query"));
     looked.shade(row.map((weight) => weight / 100), row.map((weight) => weight && `${weight}%`));
     const where = layers * heads > 1 ? `layer ${model.get("layer")}, head ${model.get("head")}: ` : "";
-    status.value = `${where}“${queries[query]}” looks at ${strongest(row, keys.map((key) => `“${key}”`))}`;
+    const who = rows ? `at ${rows} ${queries[query]}, it` : `“${queries[query]}”`;
+    status.value = `${where}${who} looks at ${strongest(row, keys.map((key) => `“${key}”`))}`;
   }
 
-  stage(el, model, "Rows look, columns are looked at. Point at a row to see it; click to keep it.").append(
-    create("div", { class: "bar" }, slider(model, "layer", layers), slider(model, "head", heads)),
+  const hint = `Rows ${rows ? `are moments (${rows})` : "look"}, columns are looked at.`;
+  stage(el, model, `${hint} Point at a row to see it; click to keep it.`).append(
+    create("div", { class: "bar" }, slider(model, "layer", layers), slider(model, "head", heads),
+      rows && moments(model, rows, queries)),
     create("div", { class: "figures" }, map.element, overview(model, weights)),
-    create("div", { class: across ? "named" : "" }, ...new Set([lookers.element, looked.element])),
+    create("div", { class: across ? "named" : "" }, ...new Set(rows ? [looked.element] : [lookers.element, looked.element])),
     status, table.element);
   for (const name of ["layer", "head"]) model.on(`change:${name}`, drawHead);
   drawHead();
+}
+
+// A slider over the rows, by their names.
+function moments(model, rows, names) {
+  const label = slider(model, "query", names.length);
+  if (!label) return "";
+  label.firstChild.textContent = rows;
+  follow(model, "query", () => (label.lastChild.value = names[model.get("query")]));
+  return label;
 }
 
 // One byte a weight, in percent; of causal attention only the lower triangle, as no query sees a later key.

@@ -81,6 +81,7 @@ class AttentionExplorable(Explorable):
     _esm = _module("attention")
     tokens = traitlets.List(traitlets.Unicode()).tag(**DATA)
     queries = traitlets.List(traitlets.Unicode()).tag(**DATA)   # empty: the tokens look at each other
+    rows = traitlets.Unicode().tag(**DATA)                      # what the queries are, if they are one at several moments
     shape = traitlets.List(traitlets.Int()).tag(**DATA)         # L, H, T, S
     causal = traitlets.Bool().tag(**DATA)                       # only the lower triangle is packed
     packed = traitlets.Unicode().tag(**DATA)                    # percentages, one byte each, in base64
@@ -102,6 +103,7 @@ def explore_attention(weights: Tensor,                       # (L, H, T, S), (H,
                       tokens: Sequence[str],                 # S labels, of the positions looked at
                       queries: Sequence[str] | None = None,  # T labels, of the positions that look; `tokens` if None
                       title: str = "",
+                      rows: str = "",                        # what a query is, if all are one at several moments: "step"
                       ) -> AttentionExplorable:
     "Attention to explore, head by head and token by token."
     tokens, queries = ([_visible(token) for token in names or []] for names in (tokens, queries))
@@ -117,10 +119,11 @@ def explore_attention(weights: Tensor,                       # (L, H, T, S), (H,
     packed = percent[..., *torch.tril_indices(T, S)] if causal else percent
     one = L * H == 1
     still = plot_attention(weights[0, 0], tokens, lookers, title) if one else plot_attention_heads(weights, tokens, title)
-    table = [["looks", "at" if one else "at, in layer 0, head 0"],
+    table = [[rows or "looks", "at" if one else "at, in layer 0, head 0"],
              *([looker, _strongest(row, tokens)] for looker, row in zip(lookers, percent[0, 0], strict=True))]
-    return AttentionExplorable(still, table, title=title, tokens=tokens, queries=queries, shape=[L, H, T, S],
-                               causal=bool(causal), packed=b64encode(packed.numpy().tobytes()).decode(), query=T - 1)
+    return AttentionExplorable(still, table, title=title, tokens=tokens, queries=queries, rows=rows,
+                               shape=[L, H, T, S], causal=bool(causal), query=T - 1,
+                               packed=b64encode(packed.numpy().tobytes()).decode())
 
 
 def _strongest(row: Tensor, tokens: Sequence[str]) -> str:

@@ -138,6 +138,19 @@ def test_one_text_looks_at_another(draw):
     page.screenshot(path=ARTIFACTS / "explore-cross.png", full_page=True)
 
 
+def test_rows_that_are_moments_have_a_slider(draw):
+    page = draw(explore_attention(HEADS[..., 3:, :], WORDS, queries=["1", "20", "300"], title="Learning", rows="step"))
+    shows(page, f"layer 0, head 0: at step 300, it looks at {in_words(HEADS[0, 0, 5])}")
+    expect(page.locator("label:has-text('step') output")).to_have_text("300")
+    slider(page, "step").press("ArrowLeft")
+    shows(page, f"layer 0, head 0: at step 20, it looks at {in_words(HEADS[0, 0, 4])}")
+    expect(page.locator("label:has-text('step') output")).to_have_text("20")
+    expect(page.get_by_role("radio")).to_have_count(0)     # the slider takes their place
+    page.locator(".cells").press("Home")
+    expect(slider(page, "step")).to_have_value("0")
+    page.screenshot(path=ARTIFACTS / "explore-moments.png", full_page=True)
+
+
 def test_a_row_of_zeros_looks_at_nothing(draw):
     shows(draw(explore_attention(torch.zeros(6, 6), WORDS)), "“purred” looks at nothing")
 
