@@ -4,12 +4,15 @@
 
 # %% auto #0
 __all__ = ['LOG', 'TABLE', 'TrainingRun', 'Callback', 'LRScheduling', 'BestEvaluation', 'best_evaluation', 'EarlyStopping',
-           'Logging', 'read_log', 'claim_folder', 'Locking', 'Checkpointing', 'ProgressBar', 'TensorBoard']
+           'Logging', 'read_log', 'claim_folder', 'Locking', 'Checkpointing', 'ProgressBar', 'TensorBoard',
+           'MemoryRelease']
 
 # %% ../../nbs/workshop/callbacks.ipynb #70f8845c
 import csv
+import ctypes
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from io import StringIO
@@ -393,3 +396,17 @@ class TensorBoard(Callback):
     def on_close(self, trainer: TrainingRun) -> None:
         if self.writer is not None:
             self.writer.close()
+
+# %% ../../nbs/workshop/callbacks.ipynb #callbacks-memory-code
+class MemoryRelease(Callback):
+    "Gives the places of freed tensors back to the system every so many steps, where the C library can (glibc)."
+
+    def __init__(self, every: int = 50):   # steps
+        self.every = every
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")   # programs kept; read at the first product
+        self.trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+
+    def on_step_end(self, trainer: TrainingRun, entry: dict) -> None:
+        "Nothing is lost by it: the next tensors ask for new places."
+        if self.trim and trainer.step % self.every == 0:
+            self.trim(0)

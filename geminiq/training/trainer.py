@@ -31,7 +31,7 @@ from ..data.dataset import IGNORE_INDEX, Windows
 from ..data.tokenizer import ChatTokenizer, Tokenizer
 from ..models.transformer import Transformer
 from geminiq.training.callbacks import (
-    LOG, Callback, Checkpointing, EarlyStopping, Locking, Logging, LRScheduling, ProgressBar, TensorBoard,
+    LOG, Callback, Checkpointing, EarlyStopping, Locking, Logging, LRScheduling, MemoryRelease, ProgressBar, TensorBoard,
     claim_folder, read_log,
 )
 from .distributed import SingleDevice, make_strategy
@@ -297,7 +297,7 @@ def _make_optimizer(settings: TrainingConfig, model: nn.Module) -> torch.optim.O
 def _callbacks(settings: TrainingConfig) -> list[Callback]:
     "The callbacks that the settings ask for."
     stopping = [EarlyStopping(settings.patience)] if settings.patience else []
-    return [LRScheduling(_schedule(settings)), *stopping]
+    return [LRScheduling(_schedule(settings)), *stopping, MemoryRelease()]
 
 
 def _schedule(settings: TrainingConfig) -> Callable[[int], float]:
