@@ -9,7 +9,7 @@ import torch
 from geminiq.data.microworld import conversation
 from geminiq.generation.chat import Conversation
 from geminiq.generation.evaluation import evaluate, load_report
-from geminiq.training.callbacks import read_log
+from geminiq.training.callbacks import Callback, TrainingRun, read_log
 from geminiq.training.trainer import make_trainer
 from geminiq.utils.checkpointing import Checkpoint, load_checkpoint, load_course_model, save_checkpoint
 from geminiq.utils.config import load_config
@@ -36,10 +36,16 @@ def test_it_is_right_as_often_as_its_report_says(course: Checkpoint):
     assert abs(found.value - said.value) < 4 * spread, (found, said)
 
 
+class TwentySteps(Callback):
+    def on_step_end(self, trainer: TrainingRun, entry: dict) -> None:
+        if trainer.step == 20:
+            trainer.stop("that is enough")
+
+
 def test_its_recipe_still_begins_as_it_began(tmp_path: Path):
-    config = load_config("microworld", ["training.max_steps=20", "training.eval_batches=1"])
+    config = load_config("microworld", ["training.eval_batches=1"])
     assert load_course_model().config.model == config.model
-    history = make_trainer(config, tmp_path / "run", progress=False).train()
+    history = make_trainer(config, tmp_path / "run", [TwentySteps()], progress=False).train()
     recorded = {entry["step"]: entry["loss"] for entry in read_log(FOLDER, 20) if "loss" in entry}
     assert recorded.keys() == set(range(1, 21)) and recorded[20] < recorded[1] - 1
     for entry in history[1:]:      # processors differ in how they multiply 16 bits
