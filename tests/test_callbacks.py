@@ -321,7 +321,7 @@ def test_a_trainer_given_its_parts_writes_nothing_and_learns_as_the_configured_o
     before = sorted(tmp_path.rglob("*"))
     assert by_hand.train() == make_trainer(config, tmp_path / "run", data=data, progress=False).train()
     assert sorted(path for path in tmp_path.rglob("*") if tmp_path / "run" not in [path, *path.parents]) == before
-    assert [type(callback).__name__ for callback in by_hand.callbacks] == ["LRScheduling"]
+    assert [type(callback).__name__ for callback in by_hand.callbacks] == ["LRScheduling", "MemoryRelease"]
 
 
 def test_optimizer_and_objective_can_be_replaced(data: Data, tmp_path: Path) -> None:
