@@ -177,9 +177,10 @@ def test_the_optimizer_takes_its_epsilon() -> None:
 @pytest.mark.parametrize("warmup_steps", [0, 1, 7])
 def test_schedules_of_transformers(kind: str, warmup_steps: int) -> None:
     "At each step from 0 on, with a warm-up and without."
-    name = {"constant": "constant_with_warmup"}.get(kind, kind)
+    name = {"constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}.get(kind, kind)
+    how = {"num_decay_steps": 8, "decay_type": "linear"} if kind == "wsd" else None   # two fifths
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    theirs = get_scheduler(name, optimizer, warmup_steps, 20).lr_lambdas[0]
+    theirs = get_scheduler(name, optimizer, warmup_steps, 20, how).lr_lambdas[0]
     assert [SCHEDULES[kind](step, warmup_steps, 20) for step in range(21)] == pytest.approx([theirs(step) for step in range(21)])
 
 
