@@ -1,6 +1,11 @@
 """What several test files use: random numbers, small models and runs, references of `transformers`."""
 
 import copy
+import os
+import pty
+import select
+import signal
+import sys
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
@@ -196,3 +201,45 @@ def texts() -> tuple[Tensor, Tensor]:   # tokens (3, LENGTH), attention_mask (3,
     lengths = torch.tensor([LENGTH, LENGTH - 3, LENGTH - 9])
     tokens = torch.randint(VOCAB, (3, LENGTH), generator=make_generator(1))
     return tokens, torch.arange(LENGTH) >= LENGTH - lengths[:, None]
+
+
+# A person at a terminal
+
+class Terminal:
+    "A program at a terminal of its own."
+
+    def __init__(self,
+                 arguments: list[str],   # of Python
+                 folder: Path,           # where it runs
+                 patience: float = 120,  # seconds without a word
+                 ):
+        self.patience = patience
+        self.seen = b""     # and not yet expected
+        self.process, self.terminal = pty.fork()
+        if self.process == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)   # tests in the background ignore it
+            os.chdir(folder)
+            os.execv(sys.executable, [sys.executable, *arguments])
+
+    def type(self, keys: str) -> None:
+        os.write(self.terminal, keys.encode())
+
+    def interrupt(self, text: str) -> None:
+        "Press Ctrl-C until a text comes: Python forgets one that falls between its prompt and its waiting for keys."
+        for _ in range(24):
+            self.type("\x03")
+            if select.select([self.terminal], [], [], 5)[0]:
+                break
+        self.expect(text)
+
+    def expect(self, text: str) -> None:
+        "Read until a text comes."
+        while text.encode() not in self.seen:
+            if not select.select([self.terminal], [], [], self.patience)[0]:
+                os.kill(self.process, signal.SIGKILL)
+                raise AssertionError(self.seen.decode())
+            self.seen += os.read(self.terminal, 1000)
+        self.seen = self.seen.partition(text.encode())[2]
+
+    def status(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])

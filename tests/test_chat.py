@@ -2,10 +2,6 @@
 
 import json
 import os
-import pty
-import select
-import signal
-import sys
 from collections.abc import Iterator
 from contextlib import chdir
 from functools import cache
@@ -28,7 +24,7 @@ from geminiq.models.transformer import Transformer
 from geminiq.utils.checkpointing import build_model, load_checkpoint, load_course_model, save_checkpoint
 from geminiq.utils.config import Config, ModelConfig, make_config
 from geminiq.utils.device import UserError
-from helpers import LETTERS
+from helpers import LETTERS, Terminal
 
 ANSWER = "Mia is in the garden."
 
@@ -353,45 +349,10 @@ app()
 """
 
 
-class Terminal:
-    "A program at a terminal of its own."
-
-    def __init__(self, code: str, folder: Path):
-        self.seen = b""     # and not yet expected
-        self.process, self.terminal = pty.fork()
-        if self.process == 0:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)   # tests in the background ignore it
-            os.chdir(folder)
-            os.execv(sys.executable, [sys.executable, "-c", code])
-
-    def type(self, keys: str) -> None:
-        os.write(self.terminal, keys.encode())
-
-    def interrupt(self, text: str) -> None:
-        "Press Ctrl-C until a text comes: Python forgets one that falls between its prompt and its waiting for keys."
-        for _ in range(24):
-            self.type("\x03")
-            if select.select([self.terminal], [], [], 5)[0]:
-                break
-        self.expect(text)
-
-    def expect(self, text: str) -> None:
-        "Read until a text comes."
-        while text.encode() not in self.seen:
-            if not select.select([self.terminal], [], [], 120)[0]:
-                os.kill(self.process, signal.SIGKILL)
-                raise AssertionError(self.seen.decode())
-            self.seen += os.read(self.terminal, 1000)
-        self.seen = self.seen.partition(text.encode())[2]
-
-    def status(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
-
-
 @pytest.fixture
 def terminal(work: Path) -> Iterator[Terminal]:
     "A chat with a model that never stops by itself."
-    opened = Terminal(SLOW.replace("PIECE", str(tokenizer().encode("Ada")[0])), work)
+    opened = Terminal(["-c", SLOW.replace("PIECE", str(tokenizer().encode("Ada")[0]))], work)
     yield opened
     os.close(opened.terminal)
 

@@ -2,13 +2,9 @@
 
 import json
 import os
-import pty
 import re
-import select
-import signal
 import subprocess
 import sys
-import time
 from contextlib import chdir
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +22,7 @@ from geminiq.models.pretrained import save_pretrained
 from geminiq.utils.checkpointing import load_checkpoint
 from geminiq.utils.config import PRESETS, preset_names
 from geminiq.utils.device import UserError
-from helpers import LETTERS
+from helpers import LETTERS, Terminal
 
 pytestmark = pytest.mark.slow   # most start a process or more
 
@@ -321,36 +317,19 @@ def test_nobody_listens_any_more(work: Path):
 
 
 def test_a_person_at_the_prompt(work: Path):
-    seen = ""
-
-    def expect(text: str) -> None:
-        "Read until a text comes, keep what came behind it, and wait a moment, as people do."
-        nonlocal seen
-        while text not in seen:
-            if not select.select([terminal], [], [], 300)[0]:
-                os.kill(process, signal.SIGKILL)
-                raise AssertionError(seen)
-            seen += os.read(terminal, 1000).decode()
-        seen = seen.partition(text)[2]
-        time.sleep(0.3)
-
-    command = [sys.executable, "-m", "geminiq", "chat", "--checkpoint", "runs/a", "--max_tokens", "3"]
-    process, terminal = pty.fork()
-    if process == 0:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)   # tests in the background ignore it
-        os.chdir(work)
-        os.execv(sys.executable, command)
-    expect("> ")
-    os.write(terminal, b"\x03")
-    expect("Ctrl-D leaves")
-    os.write(terminal, b"Adx\x1b[D\x1b[C\x7fa\r")    # left, right, rub out
-    expect("Ada")
-    expect("\n> ")
-    os.write(terminal, b"\x1b[A\r")                  # the line before, once more
-    expect("Ada")
-    expect("\n> ")
-    os.write(terminal, b"\x04")
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    terminal = Terminal(["-m", "geminiq", "chat", "--checkpoint", "runs/a", "--max_tokens", "3"], work, patience=300)
+    terminal.expect("> ")
+    terminal.interrupt("Ctrl-D leaves")
+    terminal.expect("> ")
+    terminal.type("Adx\x1b[D\x1b[C\x7fa\r")    # left, right, rub out
+    terminal.expect("Ada")
+    terminal.expect("\n> ")
+    terminal.type("\x1b[A\r")                  # the line before, once more
+    terminal.expect("Ada")
+    terminal.expect("\n> ")
+    terminal.type("\x04")
+    assert terminal.status() == 0
+    os.close(terminal.terminal)
 
 
 def test_gnu_threads_look_out_for_a_moment_only():
