@@ -513,3 +513,10 @@ def test_a_conversation_tells_a_story_of_its_split(monkeypatch: pytest.MonkeyPat
         drawn.clear()
         assert len(list(islice(microworld.conversations(split, 9), 60))) == len(drawn) == 60
         assert {split_of(events) for events in drawn} == {split}
+
+
+def test_yes_is_no_better_guess_than_no():
+    asked = [message.question for number in range(600) for message in microworld.conversation("train", 3, number)
+             if message.question and message.question.kind == "yes_no" and message.question.answerable]
+    yes = sum(question.answer.startswith("Yes") for question in asked)
+    assert len(asked) > 300 and 0.42 < yes / len(asked) < 0.58, (yes, len(asked))
