@@ -328,12 +328,28 @@ def prepare_chat(settings: DataConfig,
         train, val = found.__getitem__, (held_out or found[n_train:]).__getitem__
     texts = (message.content for i in range(min(n_train, _LEARNED_FROM)) for message in train(i))
     tokenizer = tokenizer or _read_or_learn(settings, vocab_size, texts)
+    if settings.longest_of > 1:
+        train = _hard(train, settings)
     length = settings.seq_length or 0
     return ChatData(tokenizer, ChatDataset(train, n_train, tokenizer, length, settings.story_weight),
                     ChatDataset(val, n_val, tokenizer, length))
 
 
 _LEARNED_FROM = 5000   # conversations, for a tokenizer
+
+
+def _hard(conversation: Callable[[int], Sequence[Message]], settings: DataConfig) -> Callable[[int], Sequence[Message]]:
+    "Of so many conversations the longest."
+    if settings.train_path not in CONVERSATIONS:
+        raise UserError(f"data.longest_of is {settings.longest_of}, and {settings.train_path} has no more conversations than "
+                        f"it has: set data.longest_of to 1, or train on one of {', '.join(CONVERSATIONS)}")
+    return partial(_longest, conversation, settings.longest_of)
+
+
+def _longest(conversation: Callable[[int], Sequence[Message]], n: int, number: int) -> Sequence[Message]:
+    "The longest of n conversations, which no other number looks at."
+    return max(map(conversation, range(n * number, n * (number + 1))),
+               key=lambda messages: sum(len(message.content) for message in messages))
 
 
 class _Said(BaseModel):

@@ -377,6 +377,7 @@ class DataConfig(Section):
     tokenizer_path: PathText | None = None  # read if it is there, else learned and written there
     tokenizer_type: Annotated[str, PartName("tokenizer_type")] = "bpe"   # how text is cut into tokens; chat: conversations
     story_weight: Annotated[float, Field(ge=0, le=1)] = 0.1   # chat: how much its stories count beside the answers
+    longest_of: Annotated[int, Field(ge=1, le=100)] = 1      # chat: of so many conversations that a world makes, the longest
 
 
 class Config(Section):
