@@ -460,9 +460,9 @@ def chat(
                "repetition_penalty": repetition_penalty}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     Sampling(**given)     # what is wrong is refused before a model is read
-    model, tokenizer, tells_stories = _load(checkpoint, device, max_seq_len, rope_scaling, verbose)
+    model, tokenizer, world = _load(checkpoint, device, max_seq_len, rope_scaling, verbose)
     sampling, generator = replace(usual_sampling(tokenizer), **given), make_generator(_drawn(seed, verbose))
-    _Chat(Conversation(model, tokenizer, sampling, max_tokens, generator, system), tells_stories).run()
+    _Chat(Conversation(model, tokenizer, sampling, max_tokens, generator, system), world).run()
 
 
 def _drawn(seed: int | None, verbose: bool = False) -> int:
@@ -494,8 +494,8 @@ def _given(context: typer.Context, group: str) -> list[str]:
 
 
 def _load(checkpoint: Path | None, device: str, max_seq_len: int | None, rope_scaling: str | None, verbose: bool,
-          ) -> "tuple[Transformer, Tokenizer, bool]":
-    "Model and tokenizer on a device, with room for longer texts if asked for; and whether it knows stories."
+          ) -> "tuple[Transformer, Tokenizer, str]":
+    "Model and tokenizer on a device, with room for longer texts if asked for; and of which world it knows stories, if any."
     from geminiq.generation.generate import lengthen
     from geminiq.utils.device import UserError
     if rope_scaling and max_seq_len is None:
@@ -506,19 +506,20 @@ def _load(checkpoint: Path | None, device: str, max_seq_len: int | None, rope_sc
     tokenizer: Tokenizer
     if folder and (folder / "config.json").is_file():
         model, tokenizer = _load_published(folder, device)
-        knows_stories = False
+        world = ""
     else:
         model, config, tokenizer = _load_own(checkpoint, device)
         if config.vision is not None:
             raise UserError(f"{checkpoint} holds a model that sees: ask it about a picture, "
                             f"with generate --image FILE.png")
-        knows_stories = checkpoint is None or config.data.train_path == "microworld"
+        path = config.data.train_path if checkpoint else "microworld"
+        world = path if path in ("microworld", "village") else ""
     if max_seq_len is not None:
         lengthen(model, max_seq_len, rope_scaling)
     if verbose:
         say(f"{_size(model)} on {model.embedding.weight.device}, texts of up to {model.config.max_seq_len} tokens",
             error=True)
-    return model, tokenizer, knows_stories
+    return model, tokenizer, world
 
 
 def _load_own(checkpoint: Path | None, device: str) -> "Checkpoint":
@@ -605,9 +606,9 @@ _CHAT_COMMANDS = {   # each: what it takes, what it does
 class _Chat:
     "A conversation at the terminal: what does not begin with / is said to the model."
 
-    def __init__(self, conversation: "Conversation", knows_stories: bool = False):
-        self.conversation, self.told_of_dropped = conversation, False
-        self.commands = {name: what for name, what in _CHAT_COMMANDS.items() if knows_stories or name != "/story"}
+    def __init__(self, conversation: "Conversation", world: str = ""):
+        self.conversation, self.world, self.told_of_dropped = conversation, world, False
+        self.commands = {name: what for name, what in _CHAT_COMMANDS.items() if world or name != "/story"}
 
     def run(self) -> None:
         "Answer line after line; Ctrl-C ends a reply, Ctrl-D or /quit the conversation."
@@ -674,7 +675,7 @@ class _Chat:
         import torch
         from geminiq.data.microworld import new_story
         seed = int(torch.randint(2**31, (), generator=self.conversation.generator))
-        story = new_story(seed)
+        story = new_story(seed, self.world)
         if self.conversation.has_template:
             say(story)
         self.answer(story)
@@ -806,6 +807,7 @@ def demo(
     with working("Loading PyTorch"):
         from geminiq.training.trainer import make_trainer  # noqa: F401   (most of the time goes there)
         from geminiq.utils.checkpointing import load_course_model
+        from geminiq.utils.config import load_config
         from geminiq.utils.device import check_environment
     say(", ".join(f"{check.name} {check.found}" for check in check_environment() if check.ok and not check.remedy))
     say("\nThe model of the course, trained before, hears a story", bold=True)
@@ -817,7 +819,7 @@ def demo(
         say("\nA smaller one learns it now", bold=True)
         _run_training(trainer, output)
     if chat:
-        _talk(trainer.model, tokenizer)
+        _talk(trainer.model, tokenizer, load_config(config).data.train_path)
 
 
 def _ask_three(model: "Transformer", tokenizer: "Tokenizer") -> None:
@@ -857,7 +859,8 @@ def _begin(config: str, output: Path) -> "tuple[Trainer, Tokenizer]":
         raise UserError(f"max_seq_len {settings.model.max_seq_len} has no room for a story and a question: use at least 64")
     if checkpoints(output):
         with working(f"Going on with the run in {output}"):
-            tokenizer = load_checkpoint(output).tokenizer
+            _, begun, tokenizer = load_checkpoint(output)
+            settings = _of_length(settings, begun.training.max_steps)   # as was decided when it began
             return resume_trainer(output, settings, [Asking()]), tokenizer
     claim_folder(output, SingleDevice()).close()
     _check_memory(settings)
@@ -865,14 +868,48 @@ def _begin(config: str, output: Path) -> "tuple[Trainer, Tokenizer]":
                  "and pieces of words"):
         data = prepare_chat(settings.data, settings.model.vocab_size, settings.training.seed)
         tokenizer = data.tokenizer
+    with working("Seeing how fast this machine is"):
+        seconds = _seconds_a_step(settings, data)
+        settings = _of_length(settings, min(settings.training.max_steps, round(_SECONDS / seconds)))
         trainer = make_trainer(settings, output, [Asking()], data=data)
+    say(f"{settings.training.max_steps} steps, about {max(1, round(settings.training.max_steps * seconds / 60))} min")
     say("\nA smaller one, before it has learned anything", bold=True)
     _ask_three(trainer.model, tokenizer)
     return trainer, tokenizer
 
 
-def _talk(model: "Transformer", tokenizer: "Tokenizer") -> None:
+_SECONDS = 210   # that the demo trains, at most
+
+
+def _of_length(settings: "Config", n: int) -> "Config":
+    "The configuration of a run of n steps, which is looked at six times."
+    length = {"max_steps": max(1, n), "eval_every": max(1, min(settings.training.eval_every, n // 6))}
+    return settings.model_copy(update={"training": settings.training.model_copy(update=length)})
+
+
+def _seconds_a_step(settings: "Config", data: Any) -> float:
+    "How long a step takes here, as a trial of twenty tells; the first ones take longer."
+    from itertools import pairwise
+    from statistics import median
+    from time import perf_counter
+    from geminiq.training.callbacks import Callback
+    from geminiq.training.trainer import Trainer
+    from geminiq.utils.checkpointing import build_model
+    from geminiq.utils.device import make_generator
+    times = []
+
+    class Clock(Callback):
+        "Looks at the time."
+        def on_step_begin(self, trainer: Any) -> None:
+            times.append(perf_counter())
+
+    few = settings.training.model_copy(update={"max_steps": 20, "eval_every": 20, "eval_batches": 1})
+    Trainer(build_model(settings, make_generator(0)), data.train, data.val, few, [Clock()]).train()
+    return median(later - earlier for earlier, later in pairwise(times[6:]))
+
+
+def _talk(model: "Transformer", tokenizer: "Tokenizer", world: str) -> None:
     "Talk to the model that was trained."
     from geminiq.generation.chat import Conversation
     say("\nNow you: tell it a story, and ask. /story tells it one.", bold=True)
-    _Chat(Conversation(model, tokenizer), knows_stories=True).run()
+    _Chat(Conversation(model, tokenizer), world).run()

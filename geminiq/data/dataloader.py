@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from .corpus import Source, decontaminate, hold_out, open_corpus, sample_text
 from .dataset import ChatDataset, TextDataset, TokenFile, Windows, collate, write_tokens
-from .microworld import Message, conversation
+from .microworld import Message, conversation, village
 from .tokenizer import BPETokenizer, ChatTokenizer, Tokenizer, encode_all, train_tokenizer_apart
 from ..utils.config import DataConfig
 from ..utils.device import UserError, make_generator
@@ -291,7 +291,7 @@ def _key(settings: DataConfig, train: Sequence[Source], val: Sequence[Source], t
 
 # %% ../../nbs/workshop/dataloader.ipynb #chat-01
 CONVERSATIONS: Registry[Callable[[str, int, int], Sequence[Message]]] = Registry(   # of a split, a seed and a number
-    "data.train_path", microworld=conversation)
+    "data.train_path", microworld=conversation, village=village)
 _MANY = 2**24   # conversations of a world that never ends
 
 

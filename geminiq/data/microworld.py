@@ -9,7 +9,7 @@ __all__ = ['WOMEN', 'MEN', 'PEOPLE', 'PLACES', 'THINGS', 'CONTAINERS', 'FURNITUR
            'draw_events', 'expand', 'Writer', 'Answer', 'Kind', 'question', 'together', 'where_person', 'where_thing',
            'before', 'who_has', 'gave', 'who_in', 'first', 'holds', 'inside', 'told', 'how_many', 'counted',
            'is_person_in', 'is_thing_in', 'has_thing', 'Question', 'Asker', 'talk', 'add_or_subtract', 'too_early',
-           'Message', 'conversation', 'conversations', 'microworld', 'new_story']
+           'Message', 'conversation', 'village', 'conversations', 'microworld', 'new_story']
 
 # %% ../../nbs/03_world.ipynb #world-x-imports
 import re
@@ -183,11 +183,15 @@ class Cast(NamedTuple):
     stuff: list[str]
 
     @classmethod
-    def draw(cls, rng: Random) -> "Cast":
+    def draw(cls,
+             rng: Random,
+             most: int | None = None,   # names of each kind, the first of its list; None: all
+             ) -> "Cast":
         "A few of each."
-        return cls(choose_some(rng, PEOPLE, between(rng, 2, 4)), choose_some(rng, PLACES, between(rng, 2, 4)),
-                   choose_some(rng, THINGS, between(rng, 2, 4)), choose_some(rng, CONTAINERS, between(rng, 1, 2)),
-                   choose_some(rng, FURNITURE, 1), choose_some(rng, STUFF, between(rng, 1, 2)))
+        def some(names: Sequence[str], low: int, high: int) -> list[str]:
+            return choose_some(rng, names[:most], between(rng, low, high))
+        return cls(some(PEOPLE, 2, 4), some(PLACES, 2, 4), some(THINGS, 2, 4), some(CONTAINERS, 1, 2),
+                   choose_some(rng, FURNITURE[:most], 1), some(STUFF, 1, 2))
 
 
 def propose(world: World,   # as it is now
@@ -300,10 +304,11 @@ def draw_events(rng: Random,
                 n: int,         # how many
                 split: str,     # train, dev or test
                 n_first: int,   # of a first part, which is a story too, and belongs to the same split
+                most: int | None = None,   # names of each kind; None: all
                 ) -> list[Event]:
     "What happens in a story that belongs to a split: one event after another, none impossible."
     while True:
-        world, cast, events = World(), Cast.draw(rng), [Event("")]
+        world, cast, events = World(), Cast.draw(rng, most), [Event("")]
         while len(events) <= n:
             event = propose(world, cast, rng)
             same = event and event.person == events[-1].person
@@ -777,8 +782,12 @@ class Question(NamedTuple):
 class Asker:
     "Asks about a world, nothing twice."
 
-    def __init__(self, world: World, events: Sequence[Event], rng: Random):
-        self.world, self.rng = world, rng
+    def __init__(self, world: World, events: Sequence[Event], rng: Random,
+                 kinds: Sequence[str] = (),   # of question, one more often the more often it is named; none: as usual
+                 most: int | None = None,     # names of each kind that strangers have; None: all
+                 ):
+        self.world, self.rng, self.kinds = world, rng, kinds or _KINDS
+        self.names = {field: names[:most] for field, names in _ALL.items()}
         self.asked: set[tuple[str, ...]] = set()   # kind, and what about
         self.last: tuple[str, ...] = ()
         self.met = {field: list(dict.fromkeys(getattr(event, field) for event in events if getattr(event, field)))
@@ -789,7 +798,7 @@ class Asker:
     def ask(self) -> Question | None:   # None: nothing comes to mind
         "A question of any kind, mostly one that the story answers."
         for _ in range(20):
-            kind = choose(self.rng, _KINDS)
+            kind = choose(self.rng, self.kinds)
             known = self._known(kind)
             if not known and self.rng.random() < 0.993:   # or most questions would be about nothing
                 continue
@@ -804,7 +813,7 @@ class Asker:
             return None
         kind, _, *rest = self.last
         field = QUESTIONS[kind].about[0]
-        name = choose(self.rng, self.met[field] or _ALL[field])
+        name = choose(self.rng, self.met[field] or self.names[field])
         if (kind, name, *rest) in self.asked:
             return None
         form = choose(self.rng, _FOLLOWING).format(name if field == "person" else f"the {name}")
@@ -815,7 +824,7 @@ class Asker:
         known = list(QUESTIONS[kind].known(self.world))
         if QUESTIONS[kind].group == "yes_no" and self.rng.random() < 0.5:
             field = QUESTIONS[kind].about[1]
-            known = [(what, choose(self.rng, [name for name in self.met[field] if name != true] or _ALL[field]))
+            known = [(what, choose(self.rng, [name for name in self.met[field] if name != true] or self.names[field]))
                      for what, true in known]
         return [about for about in known if (kind, *about) not in self.asked
                 and QUESTIONS[kind].answer(self.world, *about) is not UNDECIDED]
@@ -825,7 +834,7 @@ class Asker:
         fields = QUESTIONS[kind].about
         for _ in range(6):
             stranger = choose(self.rng, fields) if self.rng.random() < 0.5 else ""
-            about = tuple(choose(self.rng, _ALL[field] if field == stranger or not self.met[field] else self.met[field])
+            about = tuple(choose(self.rng, self.names[field] if field == stranger or not self.met[field] else self.met[field])
                           for field in fields)
             if QUESTIONS[kind].answer(self.world, *about) is None:
                 return about
@@ -919,16 +928,29 @@ def conversation(split: str,        # train, dev or test: no story is in two of 
                  number: int,       # another number, another conversation
                  ) -> list[Message]:
     "A conversation about a story, with the true answer to every question."
-    rng = Random(seed << 64 | SPLITS.index(split) << 62 | number)
+    rng = _dice(split, seed, number)
     n = between(rng, 1, 4) if rng.random() < 0.5 else between(rng, 2, 12)
     cut = between(rng, 2, n - 2) if n > 4 and rng.random() < 0.2 else n   # where the first part ends
     return list(_converse(rng, draw_events(rng, n, split, cut), cut))
 
 
-def _converse(rng: Random, events: Sequence[Event], cut: int) -> Iterator[Message]:
+def village(split: str, seed: int, number: int) -> list[Message]:
+    "The same in a small place: twelve names of each kind, four sentences, four kinds of question."
+    rng = _dice(split, seed, number)
+    n, most = between(rng, 1, 4), 12
+    return list(_converse(rng, draw_events(rng, n, split, n, most), n, ("where_person", "where_thing", "who_has", "holds"), most))
+
+
+def _dice(split: str, seed: int, number: int) -> Random:
+    "Chance for one conversation."
+    return Random(seed << 64 | SPLITS.index(split) << 62 | number)
+
+
+def _converse(rng: Random, events: Sequence[Event], cut: int, kinds: Sequence[str] = (), most: int | None = None,
+              ) -> Iterator[Message]:
     "Introduce each other, tell the story, in one part or in two, and ask about it."
     world, writer = World(), Writer(rng)
-    asker, name = Asker(world, events, rng), choose(rng, PEOPLE) if rng.random() < 0.1 else NAME
+    asker, name = Asker(world, events, rng, kinds, most), choose(rng, PEOPLE) if rng.random() < 0.1 else NAME
     way = choose(rng, ("system", "alone", "with a question"))   # to tell the story
     story = _tell(events[:cut], world, writer)
     before = [f"Your name is {name}."] * (name != NAME) + [story] * (way == "system")
@@ -999,8 +1021,10 @@ def microworld(n: int = 2000,   # conversations
             for number in range(n)]
 
 
-def new_story(seed: int | None = None,   # None: another one each time
+def new_story(seed: int | None = None,      # None: another one each time
+              world: str = "microworld",    # or the village
               ) -> str:
     "A story to ask about."
     rng = Random(seed)
-    return _tell(draw_events(rng, 6, "test", 6), World(), Writer(rng))
+    n, most = (4, 12) if world == "village" else (6, None)
+    return _tell(draw_events(rng, n, "test", n, most), World(), Writer(rng))
