@@ -17,6 +17,9 @@ import yaml
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
+from geminiq.utils.checkpointing import load_course_model
+from geminiq.utils.live import engine_code, source_of
+from geminiq.utils.web import web_file
 from reader import Site, documented, front_matter, read
 
 ROOT = Path(__file__).parents[1]
@@ -155,6 +158,15 @@ def typeset(built: Path) -> None:
     (built / "_static" / "mathematics.css").write_text(done["css"])
 
 
+def write_engine(built: Path) -> None:
+    "Put what the pictures compute with among the site's files: the engine, and the course's model."
+    course, folder = load_course_model(), built / "_static" / "engine"
+    file = web_file(course.model, course.tokenizer)
+    folder.mkdir(parents=True)
+    (folder / "engine.js").write_text(engine_code(), encoding="utf-8")
+    (folder / f"{source_of(file)}.gz").write_bytes(file)
+
+
 def llms_txt(notebooks: dict[str, NotebookNode], site: Site) -> str:
     "The course for a language model to read: what it is, and every page with its address (llmstxt.org)."
     front = {name: front_matter(notebook) for name, notebook in notebooks.items()}
@@ -175,6 +187,7 @@ def main() -> int:
     write_pages(*processed())
     failed = sphinx()
     if not failed:
+        write_engine(SITE)
         (SITE / "llms.txt").write_text(llms_txt(*processed()))
     return failed
 

@@ -2,7 +2,7 @@
 // Every picture is an anywidget module. Python puts this text in the place of its import line.
 
 // Pictures and the kernel's models meet on the page, whichever comes first.
-const page = (globalThis.geminiqExplorables ??= Object.assign(new EventTarget(), { models: new Set() }));
+export const page = (globalThis.geminiqExplorables ??= Object.assign(new EventTarget(), { models: new Set() }));
 
 // anywidget calls this for every model that a kernel opens, even when no widget is on show.
 export function initialize({ model }) {

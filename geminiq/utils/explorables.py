@@ -29,10 +29,18 @@ except ModuleNotFoundError as missing:
 
 # %% ../../nbs/workshop/explorables.ipynb #6685b7a1
 def _module(name: str) -> str:
-    "A picture's JavaScript module, with the text of the shared parts in the place of its import."
-    folder = files("geminiq") / "explorables"
-    base, picture = ((folder / file).read_text(encoding="utf-8") for file in ("base.js", f"{name}.js"))
-    return re.sub(r"^import .*;$", lambda _: re.sub("^export ", "", base, flags=re.M), picture, count=1, flags=re.M)
+    "A picture's JavaScript module, with the texts of what it imports in the place of the imports."
+    folder, done = files("geminiq") / "explorables", set()
+
+    def text_of(name: str) -> str:
+        done.add(name)
+        text = (folder / f"{name}.js").read_text(encoding="utf-8")
+        return re.sub(r'^import .* from "\./(\w+)\.js";\n', in_place, text, flags=re.M)
+
+    def in_place(line: re.Match) -> str:
+        return "" if line[1] in done else re.sub("^export ", "", text_of(line[1]), flags=re.M)
+
+    return text_of(name)
 
 # %% ../../nbs/workshop/explorables.ipynb #5bc49e23
 DATA = {"sync": True, "page": True}

@@ -51,7 +51,8 @@ def served(folder: Path) -> Iterator[str]:
 
 def sources() -> list[Path]:
     "Every file that the site is made from."
-    patterns = "nbs/**/*.ipynb", "geminiq/**/*.py", "docs/*.*", "docs/_static/*.*", "*.yml", "settings.ini"
+    patterns = ("nbs/**/*.ipynb", "geminiq/**/*.py", "geminiq/explorables/*.js", "geminiq/weights/*/*", "docs/*.*",
+                "docs/_static/*.*", "*.yml", "settings.ini")
     return [path for pattern in patterns for path in ROOT.glob(pattern)]
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from playwright.sync_api import Page, expect
 
-import geminiq.utils.chat_explorable  # noqa: F401   (one of a kind)
+import geminiq.utils.chat_explorable
+import geminiq.utils.live  # noqa: F401   (the kinds there are)
 from conftest import ROOT
 from geminiq.utils.explorables import Explorable, explore_attention, explore_mask
 from page_checks import PHONE, WIDE
@@ -237,8 +238,13 @@ def test_two_of_a_kind_and_two_kinds_share_a_page(draw):
         "layer 0, head 3", "“purred” may look at 6 of 6", "layer 0, head 0"]
 
 
+def kinds(kind: type[Explorable]) -> list[type[Explorable]]:
+    "All kinds of pictures."
+    return [found for sub in kind.__subclasses__() for found in (sub, *kinds(sub))]
+
+
 def test_saved_pictures_are_drawn_by_the_present_modules():
-    modules = [kind._esm for kind in Explorable.__subclasses__()]
+    modules = [module for kind in kinds(Explorable) if (module := vars(kind).get("_esm"))]
     for path in ROOT.glob("nbs/**/*.ipynb"):
         for cell in nbformat.read(path, 4).cells:
             for output in cell.get("outputs", []):

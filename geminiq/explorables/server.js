@@ -1,0 +1,72 @@
+// What the pictures ask of the model; runs in a worker, behind engine.js.
+import { readModel, softmax, write } from "./engine.js";
+
+const LIKELY = 8, PLACES = 8;   // of a token of an answer: tokens that were likely, places where a head looked
+let ready;                      // the model and its tokenizer
+
+const ASKED = {
+  // An answer, and for each of its tokens how it came about, as chat.js shows it.
+  answer({ model, tokenizer }, { messages, without, seed = 0, ...how }, tell) {
+    const ids = promptOf(tokenizer, messages), start = performance.now(), most = model.config.max_seq_len;
+    if (ids.length >= most) throw new Error(`That is ${ids.length} tokens, and this model reads at most ${most - 1}: shorten the story.`);
+    const answer = { tokens: [], read: names(tokenizer, ids), chances: [], ranks: [], likely: [], places: PLACES,
+      shape: [model.config.n_layers, model.config.n_heads] };
+    const seen = [], written = [];
+    for (const { id, chances, logits } of write(model, tokenizer, ids, { ...how, without: new Set(without), random: dice(seed) })) {
+      const shown = how.temperature === 0 ? softmax(logits) : chances;
+      const best = [...shown.keys()].sort((a, b) => shown[b] - shown[a] || a - b).filter((id) => shown[id] > 0);
+      written.push(id);
+      answer.tokens.push(...names(tokenizer, [id]));
+      answer.chances.push(percent(shown[id]));
+      answer.ranks.push(best.indexOf(id));
+      answer.likely.push(best.slice(0, LIKELY).map((other) => [...names(tokenizer, [other]), percent(shown[other])]));
+      seen.push(...mostLookedAt(model));
+      tell({ text: tokenizer.decode(written), tokens: answer.tokens.length });
+    }
+    answer.seen = btoa(String.fromCharCode(...seen));
+    return { ...answer, text: tokenizer.decode(written), seconds: (performance.now() - start) / 1000 };
+  },
+};
+
+const promptOf = (tokenizer, messages) => (tokenizer.chat ? tokenizer.conversation(messages)
+  : [...tokenizer.start, ...tokenizer.encode(messages.map(({ content }) => content).join("\n"))]);
+
+// Tokens as they are read.
+const names = (tokenizer, ids) => ids.map((id) => {
+  const byte = tokenizer.byteOf.get(id);
+  return (byte > 31 && byte < 127) || byte === 10 ? String.fromCharCode(byte).replace("\n", "↵") : tokenizer.pieces[id].replaceAll("▁", " ").replaceAll("\n", "↵");
+});
+
+const percent = (share) => Math.round(1000 * share) / 10;
+
+// Of each head, the places where the last token looked most: low byte, high byte, percentage.
+function mostLookedAt(model) {
+  const { n_layers: L, n_heads: H } = model.config, { attention } = model.kept.at(-1);
+  return Array.from({ length: L * H }, (_, i) => attention[Math.floor(i / H)]?.[i % H] ?? []).flatMap((weights) => {
+    const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a] || a - b).slice(0, PLACES);
+    const kept = order.map((place) => [place, Math.round(100 * weights[place])]).filter(([, share]) => share > 0);
+    return Array.from({ length: PLACES }, (_, k) => kept[k] ?? [0, 0]).flatMap(([place, share]) => [place % 256, place >> 8, share]);
+  });
+}
+
+// Random numbers that are the same for the same seed (mulberry32).
+function dice(seed) {
+  return () => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+onmessage = async ({ data: { file, call, name, argument } }) => {
+  if (file) {
+    ready = new Response(new Blob([file]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer().then(readModel);
+    return;
+  }
+  try {
+    postMessage({ call, result: ASKED[name](await ready, argument, (part) => postMessage({ call, part })) });
+  } catch (error) {
+    postMessage({ call, error: error.message });
+  }
+};
