@@ -17,6 +17,7 @@ function render({ model, el }) {
 
 async function askModel(model) {
   model.set("note", "The model is on its way …");
+  model.set("busy", true);
   try {
     const ask = await engine(model);
     model.set("note", "");
@@ -31,6 +32,7 @@ async function askModel(model) {
     model.set("note", error.message);
   }
   model.set("writing", "");
+  model.set("busy", false);
 }
 
 // Look from the head that found the word, if one did.
@@ -83,7 +85,9 @@ function reply(model) {
   model.on("change:writing", () => model.get("writing") && said.replaceChildren(create("p", {}, `${model.get("writing")} …`)));
   follow(model, "note", () => (note.value = model.get("note") ?? ""));
   draw();
-  return create("div", {}, said, heard, note);
+  const element = create("div", {}, said, heard, note);
+  follow(model, "busy", () => element.setAttribute("aria-busy", Boolean(model.get("busy"))));
+  return element;
 }
 
 function sliders(model) {
