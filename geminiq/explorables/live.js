@@ -31,7 +31,7 @@ function fromKernel(model) {
 }
 
 function start({ code, file }) {
-  const worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })), { type: "module" });
+  const worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
   const waiting = new Map();
   worker.onmessage = ({ data: { call, part, result, error } }) => {
     const { resolve, reject, onPart } = waiting.get(call);
@@ -40,6 +40,7 @@ function start({ code, file }) {
     if (error) reject(new Error(error));
     else resolve(result);
   };
+  worker.onerror = ({ message }) => waiting.forEach(({ reject }) => reject(new Error(message)));
   worker.postMessage({ file }, [file]);
   let calls = 0;
   return (name, argument, onPart) => new Promise((resolve, reject) => {

@@ -7,7 +7,7 @@ const ASKED_BY = ["story", "question", "temperature", "topK", "topP", "without",
 
 function render({ model, el }) {
   const ask = lastOf(() => askModel(model));
-  const root = stage(el, model, "Ask it something else. Choose a token of the answer to see how it came about.");
+  const root = stage(el, model, "Write something else. Choose a token of the answer to see how it came about.");
   root.append(create("style", {}, LOOK + ANSWER_LOOK), form(model), reply(model), sliders(model), parts(model), details(model));
   for (const name of ASKED_BY) model.on(`change:${name}`, ask);
   for (const name of ["turns", "token"]) follow(model, name, () => lookFrom(model));
@@ -44,9 +44,10 @@ function lookFrom(model) {
 
 // What the model reads.
 function form(model) {
-  const story = create("textarea", { rows: 3, "aria-label": "story", maxlength: 2000 });
+  const answers = model.get("answers");   // or it continues a text
+  const story = create("textarea", { rows: 3, "aria-label": answers ? "story" : "text", maxlength: 2000 });
   const question = create("input", { type: "text", "aria-label": "question", maxlength: 500, autocomplete: "off" });
-  const element = create("form", {}, story, create("div", {}, question, create("button", { type: "submit" }, "Ask")));
+  const element = create("form", {}, story, create("div", {}, answers ? question : "", create("button", { type: "submit" }, answers ? "Ask" : "Go on")));
   story.value = model.get("story");
   question.value = model.get("question");
 

@@ -8,11 +8,16 @@ import torch
 from playwright.sync_api import Page, expect
 
 from conftest import ROOT
+from geminiq.data.tokenizer import train_tokenizer
 from geminiq.generation.chat import Conversation
+from geminiq.generation.generate import generate
 from geminiq.generation.sampling import Sampling
+from geminiq.models.transformer import Transformer
 from geminiq.utils.chat_explorable import look_back
 from geminiq.utils.checkpointing import load_course_model
-from geminiq.utils.live import ModelExplorable, explore_model
+from geminiq.utils.config import ModelConfig
+from geminiq.utils.device import make_generator
+from geminiq.utils.live import ModelExplorable, explore_model, save_page
 from page_checks import PHONE, WIDE
 
 ARTIFACTS = ROOT / "test-artifacts" / "site"
@@ -147,3 +152,26 @@ def test_it_fits_a_phone(draw, explorable: ModelExplorable):
     page.get_by_text("Break it").click()
     assert page.evaluate(WIDE) == []
     page.screenshot(path=ARTIFACTS / "model-phone.png", full_page=True)
+
+
+def test_a_page_alone_needs_no_server(browser, explorable: ModelExplorable, tmp_path):
+    save_page(tmp_path / "alone.html", explorable)
+    page, asked = browser.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((tmp_path / "alone.html").as_uri())
+    assert ask(page, "Where is Ben?") == "".join(conversation().reply(f"{STORY}\nWhere is Ben?"))
+    assert not [url for url in asked if not url.startswith(("file:", "blob:"))]
+    page.close()
+
+
+def test_a_model_that_continues_texts_goes_on(draw):
+    tokenizer = train_tokenizer([STORY] * 20, 300)
+    model = Transformer(ModelConfig(vocab_size=300, max_seq_len=64, d_model=32, n_layers=2, n_heads=2), make_generator(0))
+    page = draw(explore_model(model, tokenizer, "Mia took"))
+    page.get_by_role("textbox", name="text").fill("Ben went")
+    page.get_by_role("button", name="Go on").click()
+    answered(page)
+    ids = torch.tensor([[*tokenizer.start_ids, *tokenizer.encode("Ben went")]])
+    written = generate(model, ids, 64 - ids.shape[1], sampling=Sampling(temperature=0), stop_ids=tokenizer.stop_ids)[0].tolist()
+    expect(page.get_by_role("radiogroup", name="answer 1").get_by_role("radio")).to_have_count(len(written[:60]))
+    assert page.locator(".heard").inner_text().split() == tokenizer.decode(written[:60]).split()
