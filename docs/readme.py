@@ -30,7 +30,7 @@ def readme_files(notebook: NotebookNode) -> dict[Path, bytes]:
                     file = Path("nbs", "images", f"index-{len(files) + 1}.png")
                     files[file] = base64.b64decode(picture)
                     parts.append(f"![{alt_text(out)}]({file.as_posix()})")
-                elif text := printed(out):
+                elif "data-explorable" not in out.get("data", {}).get("text/html", "") and (text := printed(out)):
                     parts.append(text)
     return {Path("README.md"): ("\n\n".join(parts) + "\n").encode()} | files
 

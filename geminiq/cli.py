@@ -802,9 +802,9 @@ def _export_page(output: Path, model: "Transformer", tokenizer: "Tokenizer", alo
     say(f"written to {output}, {output.stat().st_size / 1e6:.1f} MB: {what}")
 
 # %% ../nbs/workshop/cli.ipynb #6da46d1f
-_TALE = "Tom took the lamp. He went to the garden. Ben sat in the kitchen."
+_TALE = "Mia went to the garden. Tom took the lamp. Ben sat in the kitchen."
 _THREE = {"Who has the lamp?": "Tom has the lamp.", "Where is Ben?": "Ben is in the kitchen.",
-          "Where is Mia?": "The story does not say."}
+          "Where is Anna?": "The story does not say."}
 
 
 @app.command(cls=_Command, epilog=_examples("demo", "demo --config mine.yaml --output runs/mine --no-chat"))
@@ -890,7 +890,7 @@ def _begin(config: str, output: Path) -> "tuple[Trainer, Tokenizer]":
     return trainer, tokenizer
 
 
-_SECONDS = 210   # that the demo trains, at most
+_SECONDS = 230   # that the demo trains, at most
 
 
 def _of_length(settings: "Config", n: int) -> "Config":

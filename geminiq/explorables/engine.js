@@ -14,7 +14,8 @@ export function readModel(buffer) {
     const data = new NUMBERS[dtype](numbers(name));
     weights[name] = { rows, columns, data: dtype === "F32" ? data : scaled(data, columns, new Float32Array(numbers(`${name}.scale`))) };
   }
-  return { model: new Transformer(JSON.parse(about.config), weights), tokenizer: new Tokenizer(JSON.parse(about.tokenizer)) };
+  const { config, tokenizer } = JSON.parse(about.geminiq);
+  return { model: new Transformer(config, weights), tokenizer: new Tokenizer(tokenizer) };
 }
 
 const NUMBERS = { F32: Float32Array, I16: Int16Array, I8: Int8Array };

@@ -65,9 +65,8 @@ export function lastOf(ask) {
   };
 }
 
-// Fetches the model when the reader has nothing else to wait for, and does not pay for each byte.
-export function whenIdle(model) {
-  if (navigator.connection?.saveData) return;
-  const wait = globalThis.requestIdleCallback ?? ((soon) => setTimeout(soon, 2000));
-  wait(() => engine(model).catch(() => {}));
+// Fetches the model as soon as the reader shows interest, so that it is there when it is asked.
+export function fetchWhenTouched(model, root) {
+  for (const event of ["pointerover", "focusin"])
+    root.addEventListener(event, () => engine(model).catch(() => {}), { once: true });
 }

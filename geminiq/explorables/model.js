@@ -1,7 +1,7 @@
 // The model itself: tell it a story, ask, look into its answer; take a part of it away, and ask again.
 import { choose, create, follow, initialize, stage } from "./base.js";
 import { ANSWER_LOOK, details, finder, tokens } from "./answer.js";
-import { engine, lastOf, whenIdle } from "./live.js";
+import { engine, fetchWhenTouched, lastOf } from "./live.js";
 
 const ASKED_BY = ["story", "question", "temperature", "topK", "topP", "without", "seed"];   // a change of these asks again
 
@@ -11,8 +11,7 @@ function render({ model, el }) {
   root.append(create("style", {}, LOOK + ANSWER_LOOK), form(model), reply(model), sliders(model), parts(model), details(model));
   for (const name of ASKED_BY) model.on(`change:${name}`, ask);
   for (const name of ["turns", "token"]) follow(model, name, () => lookFrom(model));
-  root.addEventListener("focusin", () => engine(model).catch(() => {}), { once: true });
-  whenIdle(model);
+  fetchWhenTouched(model, root);
 }
 
 async function askModel(model) {

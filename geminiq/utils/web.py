@@ -80,7 +80,7 @@ def web_file(model: Transformer,
             tensors[name], tensors[f"{name}.scale"] = round_rows(weights, 12 if name in _FINE else 8)
         else:
             tensors[name] = weights
-    file = save(tensors, {key: json.dumps(value, ensure_ascii=False) for key, value in about.items()})
+    file = save(tensors, {"geminiq": json.dumps(about, ensure_ascii=False)})
     return gzip.compress(file, mtime=0)      # the same model, the same bytes
 
 

@@ -17,7 +17,8 @@ from geminiq.utils.chat_explorable import look_back
 from geminiq.utils.checkpointing import load_course_model
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import make_generator
-from geminiq.utils.live import ModelExplorable, explore_model, save_page
+from geminiq.utils.live import ModelExplorable, explore_model, save_page, source_of
+from geminiq.utils.web import web_file
 from page_checks import PHONE, WIDE
 
 ARTIFACTS = ROOT / "test-artifacts" / "site"
@@ -175,3 +176,11 @@ def test_a_model_that_continues_texts_goes_on(draw):
     written = generate(model, ids, 64 - ids.shape[1], sampling=Sampling(temperature=0), stop_ids=tokenizer.stop_ids)[0].tolist()
     expect(page.get_by_role("radiogroup", name="answer 1").get_by_role("radio")).to_have_count(len(written[:60]))
     assert page.locator(".heard").inner_text().split() == tokenizer.decode(written[:60]).split()
+
+
+def test_the_site_has_the_model_of_every_saved_picture():
+    course = load_course_model()
+    here, found = source_of(web_file(course.model, course.tokenizer)), set()
+    for path in ROOT.glob("nbs/**/*.ipynb"):
+        found |= set(re.findall(r'\\"source\\":\\"(\w+)', path.read_text()))
+    assert found == {here}
