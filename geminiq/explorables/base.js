@@ -26,7 +26,7 @@ export function show(key, render, state, selection) {
 }
 
 // As much of an anywidget model as a picture needs, for pages that may have no kernel.
-function pageModel(state) {
+export function pageModel(state) {
   const listeners = {};
   return {
     get: (name) => state[name],

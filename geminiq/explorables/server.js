@@ -26,7 +26,21 @@ const ASKED = {
     answer.seen = btoa(String.fromCharCode(...seen));
     return { ...answer, text: tokenizer.decode(written), seconds: (performance.now() - start) / 1000 };
   },
+
+  // Where every head looks, from every token: one byte a weight, in percent, of the lower triangle.
+  look({ model, tokenizer }, { messages }) {
+    const ids = promptOf(tokenizer, messages), { n_layers: L, n_heads: H } = model.config;
+    if (ids.length > LONGEST_LOOK) throw new Error(`That is ${ids.length} tokens, and the picture has room for ${LONGEST_LOOK}.`);
+    model.read(ids);
+    let packed = "";
+    for (let i = 0; i < L * H; i++)
+      for (const { attention } of model.kept)
+        for (const weight of attention[Math.floor(i / H)][i % H]) packed += String.fromCharCode(Math.round(100 * weight));
+    return { tokens: names(tokenizer, ids).map((name) => name.trim() || "␣"), shape: [L, H, ids.length, ids.length], packed: btoa(packed) };
+  },
 };
+
+const LONGEST_LOOK = 128;   // tokens
 
 const promptOf = (tokenizer, messages) => (tokenizer.chat ? tokenizer.conversation(messages)
   : [...tokenizer.start, ...tokenizer.encode(messages.map(({ content }) => content).join("\n"))]);

@@ -12,12 +12,13 @@ from geminiq.data.tokenizer import train_tokenizer
 from geminiq.generation.chat import Conversation
 from geminiq.generation.generate import generate
 from geminiq.generation.sampling import Sampling
+from geminiq.models.attention import record_attention
 from geminiq.models.transformer import Transformer
 from geminiq.utils.chat_explorable import look_back
 from geminiq.utils.checkpointing import load_course_model
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import make_generator
-from geminiq.utils.live import ModelExplorable, explore_model, save_page, source_of
+from geminiq.utils.live import ModelExplorable, explore_model, explore_reading, save_page, source_of
 from geminiq.utils.web import web_file
 from page_checks import PHONE, WIDE
 
@@ -184,3 +185,31 @@ def test_the_site_has_the_model_of_every_saved_picture():
     for path in ROOT.glob("nbs/**/*.ipynb"):
         found |= set(re.findall(r'\\"source\\":\\"(\w+)', path.read_text()))
     assert found == {here}
+
+
+@torch.no_grad()
+def test_every_head_follows_what_is_typed(draw):
+    course, text = load_course_model(), "Mia took the lamp."
+    page = draw(explore_reading(course.model, course.tokenizer, text, layer=1, head=3))
+    page.get_by_role("textbox", name="text").press("End")
+    page.get_by_role("textbox", name="text").press_sequentially(" Who has it?")
+    with record_attention(course.model) as weights:
+        course.model(torch.tensor([course.tokenizer.apply_chat_template([{"role": "user", "content": f"{text} Who has it?"}])]))
+    names = ["</s>", "<|user|>", *f"{text} Who has it?".replace(".", " .").replace("?", " ?").split(), "<|end|>", "<|assistant|>"]
+    expect(page.get_by_role("radio")).to_have_count(len(names))
+    for layer, head in ((1, 3), (3, 0)):
+        page.get_by_role("slider", name="layer").fill(str(layer))
+        page.get_by_role("slider", name="head", exact=True).fill(str(head))
+        row = (100 * weights[layer][0, head, -1]).round().int()
+        best = [key for key in row.argsort(descending=True, stable=True)[:1].tolist() if row[key] > 0]
+        expect(page.locator(".status")).to_contain_text(
+            f"layer {layer}, head {head}: “<|assistant|>” looks at “{names[best[0]]}” {row[best[0]]}%")
+
+
+def test_a_text_too_long_to_look_at_is_refused_in_words(draw):
+    course = load_course_model()
+    page = draw(explore_reading(course.model, course.tokenizer, "Mia took the lamp."))
+    page.get_by_role("textbox", name="text").fill("Ben " * 140)
+    expect(page.locator(".note")).to_contain_text("the picture has room for 128")
+    page.get_by_role("textbox", name="text").fill("Ben")
+    expect(page.get_by_role("radio")).to_have_count(5)
