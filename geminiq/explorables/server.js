@@ -1,7 +1,8 @@
 // What the pictures ask of the model; runs in a worker, behind engine.js.
-import { readModel, softmax, write } from "./engine.js";
+import { likeliest, readModel, softmax, write } from "./engine.js";
 
 const LIKELY = 8, PLACES = 8;   // of a token of an answer: tokens that were likely, places where a head looked
+const LENS = 5;                 // likely tokens after each layer
 let ready;                      // the model and its tokenizer
 
 const ASKED = {
@@ -26,7 +27,43 @@ const ASKED = {
     answer.seen = btoa(String.fromCharCode(...seen));
     return { ...answer, text: tokenizer.decode(written), seconds: (performance.now() - start) / 1000 };
   },
+
+  // The logit lens: what the stream after each layer would say next, all along a text and its answer.
+  lens({ model, tokenizer }, { text }) {
+    const { ids, written } = greedy(model, tokenizer, text);
+    const lines = model.kept.map(({ stream }) => stream.map((x) => softmax(model.logits(x))));
+    const cell = (chances, last) => ({ chance: percent(chances[likeliest(last)]),
+      likely: most(chances, LENS).map((id) => [...names(tokenizer, [id]), percent(chances[id])]) });
+    return { tokens: names(tokenizer, model.ids), read: ids.length, text: tokenizer.decode(written),
+      cells: lines[0].map((_, row) => lines.map((line) => cell(line[row], line.at(-1)))) };
+  },
+
+  // What each step of writing computes, and what it finds kept: counted, as the engine does it.
+  steps({ model, tokenizer }, { text }) {
+    const steps = [], sizes = (heads) => heads.flat().reduce((sum, numbers) => sum + numbers.length, 0);
+    model.clear();
+    const { ids, written } = greedy(model, tokenizer, text, () => {
+      const kept = steps.reduce((sum, step) => sum + step.read, 0), fresh = model.kept.slice(kept);
+      const sum = (what) => fresh.reduce((all, token) => all + what(token), 0);
+      steps.push({ read: fresh.length, kept, scores: sum(({ scores }) => sizes(scores)),
+        bytes: (steps.at(-1)?.bytes ?? 0) + 4 * sum(({ key, value }) => sizes(key) + sizes(value)) });
+    });
+    return { tokens: names(tokenizer, [...ids, ...written]), text: tokenizer.decode(written), steps };
+  },
 };
+
+// The likeliest answer to a text.
+function greedy(model, tokenizer, text, onToken) {
+  const ids = promptOf(tokenizer, [{ role: "user", content: text }]), room = model.config.max_seq_len, written = [];
+  if (ids.length >= room) throw new Error(`That is ${ids.length} tokens, and this model reads at most ${room - 1}: shorten the text.`);
+  for (const { id } of write(model, tokenizer, ids, { temperature: 0 })) {
+    written.push(id);
+    onToken?.();
+  }
+  return { ids, written };
+}
+
+const most = (chances, count) => [...chances.keys()].sort((a, b) => chances[b] - chances[a] || a - b).slice(0, count);
 
 const promptOf = (tokenizer, messages) => (tokenizer.chat ? tokenizer.conversation(messages)
   : [...tokenizer.start, ...tokenizer.encode(messages.map(({ content }) => content).join("\n"))]);
