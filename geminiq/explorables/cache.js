@@ -2,7 +2,7 @@
 import { ACCENT, chips, choose, create, follow, initialize, stage } from "./base.js";
 import { INSIDE_LOOK, bars, reader, within } from "./inside.js";
 
-const COLOURS = { new: `rgb(${ACCENT} / 1)`, before: `rgb(${ACCENT} / .25)`, again: "rgb(234 88 12 / .85)", never: "rgb(128 128 128 / .12)" };
+const COLOURS = { new: `rgb(${ACCENT.join(" ")})`, before: `rgb(${ACCENT.join(" ")} / .35)`, again: "rgb(234 88 12 / .85)", later: "rgb(128 128 128 / .15)" };
 
 function render({ model, el }) {
   const root = stage(el, model, "Move the slider: each step reads one token more, and writes the next.");
@@ -42,7 +42,7 @@ function steps(model) {
 
 // Each token of the text, and what becomes of its key and its value in this step.
 function text(model) {
-  const place = create("div", { class: "scroll text" });
+  const place = create("div", { class: "scroll text", tabindex: 0, role: "group", "aria-label": "the text" });
   let line = null;
 
   function drawText() {
@@ -55,6 +55,7 @@ function text(model) {
     const { kept, length } = now(model), state = (i) => (i < kept ? "kept" : i < length ? "new" : i === length ? "next" : "–");
     const states = model.get("found").tokens.map((_, i) => state(i));
     line.shade(states.map((name) => ({ kept: 0.3, new: 1 })[name] ?? 0), states);
+    place.scrollTop = line.element.children[kept].offsetTop - 50;   // a long text moves on
   });
   return place;
 }
@@ -62,10 +63,10 @@ function text(model) {
 // Queries down, keys across: with the cache and without.
 function scores(model) {
   const status = create("output", { class: "status", "aria-live": "polite" }), body = create("tbody");
-  const figures = [figure(model, "With a cache", (row, { kept }) => (row < kept ? "before" : "new")),
+  const triangles = [figure(model, "With a cache", (row, { kept }) => (row < kept ? "before" : "new")),
     figure(model, "Without a cache", (row, { kept }) => (row < kept ? "again" : "new"))];
   const legend = [["new", "computed in this step, for the first time"], ["before", "computed in an earlier step, never again"],
-    ["again", "computed in an earlier step, and now again"]].map(([name, words]) =>
+    ["again", "computed in an earlier step, and now again"], ["later", "not yet"]].map(([name, words]) =>
     create("span", {}, create("i", { style: `background: ${COLOURS[name]}` }), words));
 
   onChange(model, () => {
@@ -81,7 +82,7 @@ function scores(model) {
     ].map(([name, ...numbers]) => create("tr", {}, create("th", { scope: "row" }, name), ...numbers.map((n) => create("td", {}, spelled(n))))));
   });
   const head = ["", "with a cache", "without"].map((name) => create("th", { scope: "col" }, name));
-  return create("div", {}, status, create("div", { class: "figures triangles" }, ...figures), create("p", { class: "legend" }, ...legend),
+  return create("div", {}, status, create("div", { class: "figures triangles" }, ...triangles), create("p", { class: "legend" }, ...legend),
     create("table", { class: "counts" }, create("thead", {}, create("tr", {}, ...head)), body));
 }
 
@@ -94,7 +95,7 @@ function figure(model, title, kindOf) {
     const gap = size > 5 ? 1 : 0, pen = canvas.getContext("2d");
     canvas.width = canvas.height = n * size;
     for (let row = 0; row < n; row++) {
-      pen.fillStyle = COLOURS[row < state.length ? kindOf(row, state) : "never"];
+      pen.fillStyle = COLOURS[row < state.length ? kindOf(row, state) : "later"];
       for (let column = 0; column <= row; column++) pen.fillRect(column * size, row * size, size - gap, size - gap);
     }
     const old = kindOf(0, state) === "again" ? "computed again" : "not computed again";
@@ -128,7 +129,7 @@ function memory(model) {
 }
 
 const CACHE_LOOK = `
-  .text { max-height: 168px; overflow-y: auto }
+  .text { max-height: 168px; overflow-y: auto; position: relative }
   .text .chips { margin: 0 }
   .text .chips > * { padding: 0 5px; font-size: 13px }
   .triangles { align-items: start; margin-top: 8px }

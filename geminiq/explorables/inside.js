@@ -19,12 +19,15 @@ export function reader(model, root, what, onFound) {
   });
   follow(model, "text", () => (field.value = model.get("text")));
 
+  const tell = ({ text, tokens }, by) => (note.value = `It answers: “${text.trim()}” (${tokens.length} tokens in all, computed by ${by})`);
+
+  tell(model.get("found"), "PyTorch");
   model.on("change:text", lastOf(async () => {
     note.value = "The model is on its way …";
     try {
       const found = await (await engine(model))(what, { text: model.get("text") });
       onFound(found);
-      note.value = `It answers: “${found.text.trim()}” (${found.tokens.length} tokens in all, computed by this page)`;
+      tell(found, "this page");
     } catch (error) {
       note.value = error.message;
     }

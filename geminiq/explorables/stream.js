@@ -2,27 +2,32 @@
 import { choose, create, follow, initialize, stage } from "./base.js";
 import { INSIDE_LOOK, bars, reader, within } from "./inside.js";
 
-const COLUMNS = 12;   // that are seen at once
+const MOST = 12;   // columns that are seen at once
 const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0], Home: [0, -Infinity], End: [0, Infinity] };
 
 function render({ model, el }) {
   const root = stage(el, model, "Each cell: the likeliest next token after this layer. Bold: it is what the last layer says. Choose a cell.");
   root.append(create("style", {}, INSIDE_LOOK + STREAM_LOOK), reader(model, root, "lens", (found) => {
-    model.set("first", Math.max(0, found.tokens.length - COLUMNS));
-    model.set("position", lateWord(found));
+    model.set("first", found.tokens.length);   // the last ones
+    model.set("position", gradual(found));
     model.set("found", found);
   }), part(model), cells(model), details(model));
+  new ResizeObserver(() => model.set("columns", Math.max(3, Math.min(MOST, Math.floor((root.host.clientWidth - 76) / 54))))).observe(root.host);
 }
 
-// The place in the answer whose word the layers find last.
-function lateWord({ cells, read }) {
-  const known = (at) => cells.reduce((sum, row) => sum + row[at].chance, 0);
-  return cells[0].map((_, at) => at).slice(read - 1).reduce((late, at) => (known(at) < known(late) ? at : late));
+// The place in the answer whose word the layers find most gradually.
+function gradual({ cells, read }) {
+  const between = (at) => cells.reduce((sum, row) => sum + row[at].chance * (100 - row[at].chance), 0);
+  return cells[0].map((_, at) => at).slice(read - 1).reduce((best, at) => (between(at) > between(best) ? at : best));
 }
 
 const count = (model) => model.get("found").tokens.length;
 const position = (model) => within(model.get("position"), count(model));
-const first = (model) => within(model.get("first"), Math.max(1, count(model) - COLUMNS + 1));
+const columns = (model) => Math.min(model.get("columns") ?? MOST, count(model));
+const first = (model) => {   // so that the chosen position is seen
+  const last = Math.min(position(model), count(model) - columns(model));
+  return Math.max(0, position(model) - columns(model) + 1, Math.min(last, model.get("first")));
+};
 const rowName = (layer) => (layer ? `layer ${layer - 1}` : "embedding");
 const spaced = (name) => name.replace(/^ | $/g, "␣");
 const percents = (percent) => (percent < 0.1 ? "<0.1%" : `${percent < 10 ? percent : Math.round(percent)}%`);
@@ -32,14 +37,15 @@ function part(model) {
   const input = create("input", { type: "range", min: 0 }), where = create("output");
   const label = create("label", {}, "part of the text", input, where);
   input.addEventListener("input", () => {
-    choose(model, "first", input.valueAsNumber);
-    choose(model, "position", Math.max(first(model), Math.min(first(model) + COLUMNS - 1, position(model))));
+    const start = input.valueAsNumber;
+    choose(model, "first", start);
+    choose(model, "position", Math.max(start, Math.min(start + columns(model) - 1, position(model))));
   });
-  for (const name of ["found", "first"]) follow(model, name, () => {
-    input.max = Math.max(0, count(model) - COLUMNS);
+  for (const name of ["found", "first", "position", "columns"]) follow(model, name, () => {
+    input.max = count(model) - columns(model);
     input.value = first(model);
-    where.value = `tokens ${first(model) + 1} to ${Math.min(count(model), first(model) + COLUMNS)} of ${count(model)}`;
-    label.hidden = count(model) <= COLUMNS;
+    where.value = `tokens ${first(model) + 1} to ${first(model) + columns(model)} of ${count(model)}`;
+    label.hidden = count(model) === columns(model);
   });
   return create("div", { class: "bar" }, label);
 }
@@ -49,7 +55,7 @@ function cells(model) {
   const table = create("table", { class: "lens" }), scroll = create("div", { class: "scroll" }, table);
 
   function draw() {
-    const { tokens, cells, read } = model.get("found"), start = first(model), end = Math.min(tokens.length, start + COLUMNS);
+    const { tokens, cells, read } = model.get("found"), start = first(model), end = start + columns(model);
     const hadFocus = table.contains(table.getRootNode().activeElement), at = tokens.map((_, i) => i).slice(start, end);
     const edge = (i) => (i === read ? { class: "begins" } : {});
     const group = (words, span) => (span > 0 ? [create("th", { colspan: span, scope: "colgroup" }, words)] : []);
@@ -68,7 +74,7 @@ function cells(model) {
     const [down, right] = ARROWS[event.key];
     pick(model, model.get("layer") + down, position(model) + right);
   });
-  for (const name of ["found", "first", "layer", "position"]) model.on(`change:${name}`, draw);
+  for (const name of ["found", "first", "layer", "position", "columns"]) model.on(`change:${name}`, draw);
   draw();
   return scroll;
 }
@@ -83,12 +89,11 @@ function button(model, layer, at) {
   return made;
 }
 
-// Choose a cell, and see to it that it is seen.
 function pick(model, layer, at) {
-  const { cells } = model.get("found"), column = within(at, count(model));
-  choose(model, "first", Math.max(column - COLUMNS + 1, Math.min(column, first(model))));
-  choose(model, "layer", within(layer, cells.length));
-  choose(model, "position", column);
+  const start = first(model);
+  choose(model, "layer", within(layer, model.get("found").cells.length));
+  choose(model, "position", within(at, count(model)));
+  choose(model, "first", Math.max(position(model) - columns(model) + 1, Math.min(position(model), start)));
 }
 
 function details(model) {
@@ -98,7 +103,7 @@ function details(model) {
   function draw() {
     const { tokens, cells } = model.get("found"), at = position(model), layer = within(model.get("layer"), cells.length);
     const [last, chance] = cells.at(-1)[at].likely[0], [now, percent] = cells[layer][at].likely[0];
-    status.value = `After “${spaced(tokens[at])}”, the ${layer ? `stream after ${rowName(layer)}` : "embedding alone"} says “${spaced(now)}” ` +
+    status.value = `At “${spaced(tokens[at])}”, the ${layer ? `stream after ${rowName(layer)}` : "embedding alone"} says “${spaced(now)}” ` +
       `(${percents(percent)}); the last layer says “${spaced(last)}” (${percents(chance)}).`;
     likely.replaceChildren(...bars(`The five likeliest, ${layer ? `after ${rowName(layer)}` : "from the embedding alone"}`,
       cells[layer][at].likely.map(([name, share]) => [spaced(name), share / 100, percents(share), name === last])));
@@ -114,14 +119,15 @@ function details(model) {
 const STREAM_LOOK = `
   .bar label[hidden] { display: none }
   .figures { align-items: start; margin-top: 8px }
-  .lens { border-collapse: separate; border-spacing: 3px; margin: 0; font-size: 12px }
+  .lens { table-layout: fixed; width: 100%; border-collapse: separate; border-spacing: 3px; margin: 0; font-size: 12px }
+  .lens tr > :first-child { width: 68px }
   .lens th, .lens td { border: 0; padding: 0; white-space: pre }
   .lens th { font-weight: normal; opacity: .8 }
-  .lens thead th { text-align: center; max-width: 66px; overflow: hidden; text-overflow: ellipsis }
-  .lens [scope=colgroup] { border-bottom: 1px solid rgb(128 128 128 / .6); max-width: none }
+  .lens thead th { text-align: center; overflow: hidden; text-overflow: ellipsis }
+  .lens [scope=colgroup] { border-bottom: 1px solid rgb(128 128 128 / .6) }
   .lens tbody th { padding-inline-end: 6px }
-  .lens .begins { padding-inline-start: 7px; border-inline-start: 2px solid rgb(128 128 128 / .6) }
-  .lens button { font: inherit; color: inherit; width: 66px; padding: 2px; overflow: hidden; text-overflow: ellipsis; white-space: pre;
+  .lens .begins { padding-inline-start: 4px; border-inline-start: 2px solid rgb(128 128 128 / .6) }
+  .lens button { font: inherit; color: inherit; width: 100%; padding: 2px 1px; overflow: hidden; text-overflow: ellipsis; white-space: pre;
     border: 2px solid transparent; border-radius: 5px; background: rgb(var(--accent) / calc(.06 + .6 * var(--strength, 0))) }
   .lens small { display: block; font-size: 11px; font-weight: normal; opacity: 1; font-variant-numeric: tabular-nums }
   .lens .same { font-weight: bold }

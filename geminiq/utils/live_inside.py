@@ -56,16 +56,16 @@ def explore_stream(model: Transformer,
                    tokenizer: Tokenizer,
                    text: str,                     # what is said to the model, which answers
                    title: str = "",
-                   position: int | None = None,   # chosen first; None: the word of the answer that is found last
+                   position: int | None = None,   # chosen first; None: a word of the answer that is found gradually
                    ) -> StreamExplorable:
     "Look into the stream: what would be said after each layer; raises `UserError` for a model that a page cannot compute."
     talk = _greedy(model, tokenizer, text)
     rows, read = lens(model, [*talk.read, *talk.written[:-1]]), len(talk.read)
     chosen = rows.gather(-1, rows[-1:].argmax(-1, keepdim=True).expand(len(rows), -1, -1))[..., 0]   # (L + 1, T)
-    if position is None:
-        position = read - 1 + int(chosen[:, read - 1:].sum(0).argmin())
     cells = [[_cell(talk, *cell) for cell in zip(row, chances, strict=True)] for row, chances in zip(rows, chosen, strict=True)]
     found = {"tokens": _names(talk, [*talk.read, *talk.written[:-1]]), "read": read, "cells": cells, "text": talk.messages[-1]["content"]}
+    if position is None:
+        position = min(range(read - 1, rows.shape[1]), key=lambda at: -sum(row[at]["chance"] * (100 - row[at]["chance"]) for row in cells))
     first = max(0, min(position, rows.shape[1] - _COLUMNS))
     return StreamExplorable(model, tokenizer, _plot_lens(found, title or text), _lens_table(found), title=title, text=text,
                             found=found, first=first, position=position, layer=len(rows) // 2)
@@ -188,15 +188,15 @@ def _plot_steps(steps: list[dict[str, int]], step: int, title: str) -> Picture:
     row = torch.arange(n)[:, None].expand(n, n)
     seen = torch.arange(n) <= row
     kinds = {"new": ("#3b82f6", "in this step, for the first time"), "before": ("#c5dafd", "earlier, never again"),
-             "again": ("#ea580c", "earlier, and now again")}
+             "again": ("#ea580c", "earlier, and now again"), "later": ("#eeeeee", "not yet")}
     for ax, name, old in zip(picture.subplots(1, 2), ("With a cache", "Without a cache"), ("before", "again"), strict=True):
-        for kind, rows in (("new", (row >= kept) & (row < kept + read)), (old, row < kept)):
+        for kind, rows in (("new", (row >= kept) & (row < kept + read)), (old, row < kept), ("later", row >= kept + read)):
             y, x = torch.where(seen & rows)
-            ax.scatter(x, y, s=(110 / n) ** 2, marker="s", color=kinds[kind][0], linewidth=0)
+            ax.scatter(x, y, s=(160 / n) ** 2, marker="s", color=kinds[kind][0], linewidth=0)
         ax.set(xlim=(-1, n), ylim=(n, -1), aspect="equal", title=name, xlabel="keys", xticks=[], yticks=[])
         ax.set_ylabel("queries")
         ax.spines[:].set_visible(False)
     picture.legend(handles=[Patch(color=color, label=words) for color, words in kinds.values()], loc="outside lower center",
-                   ncols=3, frameon=False, fontsize=8)
+                   ncols=4, frameon=False, fontsize=7)
     picture.suptitle(title, fontsize=10)
     return picture

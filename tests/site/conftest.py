@@ -15,6 +15,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from browser import find
 from geminiq.utils.explorables import Explorable
+from geminiq.utils.live import LiveExplorable, engine_code
 from page_checks import strangers
 
 ROOT = Path(__file__).parents[2]
@@ -107,3 +108,16 @@ def draw(browser, tmp_path: Path) -> Iterator[Callable[..., Page]]:
         for page in pages:
             page.close()
     assert not problems
+
+
+@pytest.fixture
+def live_page(draw, tmp_path: Path) -> Callable[..., Page]:
+    "Put a picture that computes on a page, and beside it what it computes with."
+    def open_page(explorable: LiveExplorable, **options) -> Page:
+        folder = tmp_path / "_static" / "engine"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "engine.js").write_text(engine_code())
+        (folder / f"{explorable.source}.gz").write_bytes(explorable._file)
+        return draw(explorable, **options)
+
+    return open_page
