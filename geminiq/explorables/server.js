@@ -41,7 +41,6 @@ const ASKED = {
   // What each step of writing computes, and what it finds kept: counted, as the engine does it.
   steps({ model, tokenizer }, { text }) {
     const steps = [], sizes = (heads) => heads.flat().reduce((sum, numbers) => sum + numbers.length, 0);
-    model.clear();
     const { ids, written } = greedy(model, tokenizer, text, () => {
       const kept = steps.reduce((sum, step) => sum + step.read, 0), fresh = model.kept.slice(kept);
       const sum = (what) => fresh.reduce((all, token) => all + what(token), 0);

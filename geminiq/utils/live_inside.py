@@ -59,16 +59,27 @@ def explore_stream(model: Transformer,
                    position: int | None = None,   # chosen first; None: a word of the answer that is found gradually
                    ) -> StreamExplorable:
     "Look into the stream: what would be said after each layer; raises `UserError` for a model that a page cannot compute."
-    talk = _greedy(model, tokenizer, text)
-    rows, read = lens(model, [*talk.read, *talk.written[:-1]]), len(talk.read)
-    chosen = rows.gather(-1, rows[-1:].argmax(-1, keepdim=True).expand(len(rows), -1, -1))[..., 0]   # (L + 1, T)
-    cells = [[_cell(talk, *cell) for cell in zip(row, chances, strict=True)] for row, chances in zip(rows, chosen, strict=True)]
-    found = {"tokens": _names(talk, [*talk.read, *talk.written[:-1]]), "read": read, "cells": cells, "text": talk.messages[-1]["content"]}
+    found = _look_into(_greedy(model, tokenizer, text))
+    T = len(found["tokens"])
     if position is None:
-        position = min(range(read - 1, rows.shape[1]), key=lambda at: -sum(row[at]["chance"] * (100 - row[at]["chance"]) for row in cells))
-    first = max(0, min(position, rows.shape[1] - _COLUMNS))
+        position = max(range(found["read"] - 1, T), key=lambda at: _in_between(found, at))
     return StreamExplorable(model, tokenizer, _plot_lens(found, title or text), _lens_table(found), title=title, text=text,
-                            found=found, first=first, position=position, layer=len(rows) // 2)
+                            found=found, first=max(0, min(position, T - _COLUMNS)), position=position,
+                            layer=len(found["cells"]) // 2)
+
+
+def _look_into(talk: Conversation) -> dict[str, Any]:
+    "What the page shows of a text and its answer."
+    tokens = [*talk.read, *talk.written[:-1]]         # the last one is written, but not read
+    rows = lens(talk.model, tokens)                   # (L + 1, T, V)
+    last = rows[-1].argmax(-1)[:, None]               # (T, 1)
+    cells = [[_cell(talk, chances, int(token)) for chances, token in zip(row, last, strict=True)] for row in rows]
+    return {"tokens": _names(talk, tokens), "read": len(talk.read), "cells": cells, "text": talk.messages[-1]["content"]}
+
+
+def _in_between(found: dict[str, Any], at: int) -> float:
+    "How gradually the layers find what is said at a position."
+    return sum(row[at]["chance"] * (100 - row[at]["chance"]) for row in found["cells"])
 
 
 def _greedy(model: Transformer, tokenizer: Tokenizer, text: str) -> Conversation:
@@ -78,10 +89,14 @@ def _greedy(model: Transformer, tokenizer: Tokenizer, text: str) -> Conversation
     return talk
 
 
-def _cell(talk: Conversation, probabilities: torch.Tensor, chosen: torch.Tensor) -> dict[str, Any]:
+def _cell(talk: Conversation,
+          chances: torch.Tensor,     # (V,)
+          last: int,                 # what the last layer says
+          ) -> dict[str, Any]:
     "What would be said here, and how likely the last layer's choice is."
-    values, ids = (found[:_LIKELY] for found in probabilities.sort(descending=True, stable=True))
-    return {"chance": _percent(chosen), "likely": [[name, _percent(p)] for name, p in zip(_names(talk, ids), values, strict=True)]}
+    values, ids = (found[:_LIKELY] for found in chances.sort(descending=True, stable=True))
+    likely = [[name, _percent(chance)] for name, chance in zip(_names(talk, ids), values, strict=True)]
+    return {"chance": _percent(chances[last]), "likely": likely}
 
 
 def _lens_table(found: dict[str, Any]) -> list[list[str]]:
@@ -112,8 +127,9 @@ def _plot_lens(found: dict[str, Any], title: str) -> Picture:
     for layer, row in enumerate(cells):
         for column, cell in enumerate(row):
             name, percent = cell["likely"][0]
-            ax.text(column, layer, f"{_visible(name)[:10]}\n{percent:.0f}%", ha="center", va="center", fontsize=8, parse_math=False,
-                    weight="bold" if name == cells[-1][column]["likely"][0][0] else "normal")
+            weight = "bold" if name == cells[-1][column]["likely"][0][0] else "normal"
+            ax.text(column, layer, f"{_visible(name)[:10]}\n{percent:.0f}%", ha="center", va="center", fontsize=8,
+                    parse_math=False, weight=weight)
     ax.set_xticks(range(len(tokens)), [_visible(token)[:10] for token in tokens], fontsize=8, parse_math=False)
     ax.set_yticks(range(len(cells)), [_row_name(layer) for layer in range(len(cells))], fontsize=8)
     ax.xaxis.tick_top()
@@ -152,19 +168,20 @@ def explore_cache(model: Transformer,
     "See what each step of writing computes and keeps; raises `UserError` for a model that a page cannot compute."
     talk, config = _greedy(model, tokenizer, text), model.config
     kv = config.n_kv_heads or config.n_heads
-    shape = {"layers": config.n_layers, "heads": config.n_heads, "kv": kv, "width": config.head_dim}
+    shape: dict[str, Any] = {"layers": config.n_layers, "heads": config.n_heads, "kv": kv, "width": config.head_dim}
     ends = range(len(talk.read), len(talk.read) + len(talk.written))   # positions after each step
     steps = [_step(shape, kept, end) for kept, end in zip([0, *ends], ends, strict=False)]
     found = {"tokens": _names(talk, [*talk.read, *talk.written]), "text": talk.messages[-1]["content"], "steps": steps}
     step = min(step, len(steps) - 1)
-    return CacheExplorable(model, tokenizer, _plot_steps(steps, step, title or text), _steps_table(found), title=title, text=text,
+    return CacheExplorable(model, tokenizer, _plot_steps(steps, step, title or text), _steps_table(steps), title=title, text=text,
                            found=found, step=step, shape=shape, room=config.max_seq_len)
 
 
 def _step(shape: dict[str, int], kept: int, end: int) -> dict[str, int]:
     "What is computed when positions from `kept` to `end` are read."
     scores = shape["layers"] * shape["heads"] * (_triangle(end) - _triangle(kept))
-    return {"kept": kept, "read": end - kept, "scores": scores, "bytes": cache_bytes(shape["layers"], shape["kv"], shape["width"], end)}
+    n_bytes = cache_bytes(shape["layers"], shape["kv"], shape["width"], end)
+    return {"kept": kept, "read": end - kept, "scores": scores, "bytes": n_bytes}
 
 
 def _triangle(n: int) -> int:
@@ -172,12 +189,13 @@ def _triangle(n: int) -> int:
     return n * (n + 1) // 2
 
 
-def _steps_table(found: dict[str, Any]) -> list[list[str]]:
-    "Each step in words."
-    first = found["steps"][0]["scores"] // _triangle(found["steps"][0]["read"])   # of all heads, for one pair
-    rows = [[str(i), str(step["kept"]), str(step["read"]), f"{step['scores']:,}", f"{first * _triangle(step['kept'] + step['read']):,}",
-             f"{step['bytes']:,}"] for i, step in enumerate(found["steps"])]
-    return [["step", "positions kept", "positions read", "scores", "without a cache", "bytes of the cache"], *rows]
+def _steps_table(steps: list[dict[str, int]]) -> list[list[str]]:
+    "Each step in numbers."
+    rows, whole = [["step", "positions kept", "positions read", "scores", "without a cache", "bytes of the cache"]], 0
+    for i, step in enumerate(steps):
+        whole += step["scores"]      # all steps so far make one triangle, which would be computed anew
+        rows.append([f"{n:,}" for n in (i, step["kept"], step["read"], step["scores"], whole, step["bytes"])])
+    return rows
 
 # %% ../../nbs/workshop/live_inside.ipynb #inside-cache-still
 def _plot_steps(steps: list[dict[str, int]], step: int, title: str) -> Picture:

@@ -6,7 +6,8 @@ import torch
 from playwright.sync_api import Page, expect
 
 import geminiq.utils.chat_explorable
-import geminiq.utils.live  # noqa: F401   (the kinds there are)
+import geminiq.utils.live
+import geminiq.utils.live_inside  # noqa: F401   (the kinds there are)
 from conftest import ROOT
 from geminiq.utils.explorables import Explorable, explore_attention, explore_mask
 from page_checks import PHONE, WIDE
@@ -244,7 +245,7 @@ def kinds(kind: type[Explorable]) -> list[type[Explorable]]:
 
 
 def test_saved_pictures_are_drawn_by_the_present_modules():
-    modules = [module for kind in kinds(Explorable) if (module := vars(kind).get("_esm"))]
+    modules = [module for kind in kinds(Explorable) if isinstance(module := vars(kind).get("_esm"), str)]
     for path in ROOT.glob("nbs/**/*.ipynb"):
         for cell in nbformat.read(path, 4).cells:
             for output in cell.get("outputs", []):

@@ -42,6 +42,7 @@ def small() -> tuple[Transformer, ChatTokenizer]:
 
 def ask(page: Page, text: str) -> None:
     "Type a text, and wait until the page has computed."
+    page.locator(".note").evaluate("note => { note.value = '' }")
     page.get_by_role("textbox", name="text").fill(text)
     page.get_by_role("button", name="Read").click()
     expect(page.locator(".note")).to_contain_text("computed by this page")
@@ -82,9 +83,10 @@ def test_a_cell_tells_its_five_likeliest_and_how_the_last_word_grows(live_page, 
     for layer, row in enumerate(found["cells"]):
         page.locator(".lens tbody tr").nth(layer).get_by_role("button").last.click()
         likely, growth = (table.locator("tr").all_inner_texts() for table in page.locator(".bars").all())
-        assert [same(line.split("\t")[-1].strip(), percent) for line, (_, percent) in zip(likely, row[at]["likely"], strict=True)] == 5 * [True]
-        assert all(visible(name).strip() in line for line, (name, _) in zip(likely, row[at]["likely"], strict=True))
-        assert all(same(line.split("\t")[-1].strip(), r[at]["chance"]) for line, r in zip(growth, found["cells"], strict=True))
+        for line, (name, percent) in zip(likely, row[at]["likely"], strict=True):
+            assert visible(name).strip() in line and same(line.split("\t")[-1].strip(), percent)
+        for line, other in zip(growth, found["cells"], strict=True):
+            assert same(line.split("\t")[-1].strip(), other[at]["chance"])
         assert growth[layer].startswith("✓")
 
 
@@ -96,14 +98,18 @@ def test_the_keyboard_reaches_every_cell(live_page, small):
     expect(page.get_by_role("slider", name="part of the text")).to_be_focused()
     page.keyboard.press("Tab")
     for key, says in ("Home", "At “<"), ("ArrowUp", "embedding alone says"), ("ArrowUp", "embedding alone says"), \
-            ("ArrowDown", "after layer 0 says"), ("ArrowDown", "after layer 1 says"), ("ArrowRight", "At “<|user|>”"), ("End", "after layer 1 says"):
+            ("ArrowDown", "after layer 0 says"), ("ArrowDown", "after layer 1 says"), ("ArrowRight", "At “<|user|>”"), \
+            ("End", "after layer 1 says"):
         page.keyboard.press(key)
         expect(status).to_contain_text(says)
     chosen = page.locator(".lens [aria-pressed=true]")
     expect(chosen).to_be_focused()
     assert chosen.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
     count = len(explore_stream(*small, STORY).found["tokens"])
-    expect(page.locator("label:has-text('part of the text') output")).to_have_text(f"tokens {count - 11} to {count} of {count}")
+    seen = page.locator("label:has-text('part of the text') output")
+    for key, start in ("End", count - 11), ("ArrowLeft", count - 11), ("Home", 1), ("ArrowRight", 1):   # moves only if it must
+        page.keyboard.press(key)
+        expect(seen).to_have_text(f"tokens {start} to {start + 11} of {count}")
 
 
 @torch.no_grad()
@@ -120,6 +126,7 @@ def counted(model: Transformer, tokens: list[int], ends: list[int]) -> list[tupl
 
 def test_each_step_computes_and_keeps_what_pytorch_does(live_page, small):
     page = live_page(explore_cache(*small, STORY))
+    ask(page, OTHER[:24])     # of what it shares with the next text, nothing is kept
     ask(page, OTHER)
     found: dict[str, Any] = explore_cache(*small, OTHER).found
     ends = [step["kept"] + step["read"] for step in found["steps"]]
@@ -132,8 +139,9 @@ def test_each_step_computes_and_keeps_what_pytorch_does(live_page, small):
         assert rows[1] == [f"{scores:,}", f"{whole:,}"] and rows[2] == ["0", f"{whole - scores:,}"]
         assert rows[3][0] == f"{whole:,}"     # all that it took so far is one triangle
         memory = [row.split("\t") for row in page.locator(".memory tbody tr").all_inner_texts()]
-        assert [row[0].strip() for row in memory] == ["MHA, 4 key/value heads", "✓ GQA, 2 key/value heads", "MQA, 1 key/value head"]
+        assert [row[0].strip()[:5] for row in memory] == ["MHA, ", "✓ GQA", "MQA, "]
         assert [row[-1] for row in memory] == [f"{2 * kept:,}", f"{kept:,}", f"{kept // 2:,}"]
+        expect(page.get_by_text(f"4 bytes = {kept:,} bytes.")).to_be_visible()
         notes = page.locator(".chips small").all_inner_texts()
         before = found["steps"][i]["kept"]
         assert notes[:ends[i] + 1] == ["kept"] * before + ["new"] * (ends[i] - before) + ["next"] * (len(notes) > ends[i])
@@ -177,7 +185,8 @@ def test_without_an_engine_the_first_state_stands(draw, small, kind: str):
 @pytest.mark.parametrize("kind", EXPLORE)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_phone_and_stands_on_light_and_dark(live_page, small, kind: str, scheme: str):
-    page = live_page(EXPLORE[kind](*small, STORY, title="A small model"), viewport=PHONE, color_scheme=scheme, reduced_motion="reduce")
+    explorable = EXPLORE[kind](*small, STORY, title="A small model")
+    page = live_page(explorable, viewport=PHONE, color_scheme=scheme, reduced_motion="reduce")
     ask(page, OTHER)
     assert page.evaluate(WIDE) == []
     assert page.locator(".status").evaluate(INHERITED)
