@@ -25,7 +25,9 @@ export function reader(model, root, what, onFound) {
   model.on("change:text", lastOf(async () => {
     note.value = "The model is on its way …";
     try {
-      const found = await (await engine(model))(what, { text: model.get("text") });
+      const ask = await engine(model);
+      note.value = "It reads …";
+      const found = await ask(what, { text: model.get("text") });
       onFound(found);
       tell(found, "this page");
     } catch (error) {
