@@ -1,14 +1,16 @@
 // What the pictures ask of the model; runs in a worker, behind engine.js.
-import { readModel, softmax, write } from "./engine.js";
+import { likeliest, readModel, softmax, write } from "./engine.js";
 
 const LIKELY = 8, PLACES = 8;   // of a token of an answer: tokens that were likely, places where a head looked
+const LONGEST_LOOK = 128;        // tokens of a text of which all heads are shown
+const LENS = 5;                 // likely tokens after each layer
 let ready;                      // the model and its tokenizer
 
 const ASKED = {
   // An answer, and for each of its tokens how it came about, as chat.js shows it.
   answer({ model, tokenizer }, { messages, without, seed = 0, ...how }, tell) {
-    const ids = promptOf(tokenizer, messages), start = performance.now(), most = model.config.max_seq_len;
-    if (ids.length >= most) throw new Error(`That is ${ids.length} tokens, and this model reads at most ${most - 1}: shorten the story.`);
+    const ids = promptOf(tokenizer, messages), start = performance.now(), room = model.config.max_seq_len;
+    if (ids.length >= room) throw new Error(`That is ${ids.length} tokens, and this model reads at most ${room - 1}: shorten the story.`);
     const answer = { tokens: [], read: names(tokenizer, ids), chances: [], ranks: [], likely: [], places: PLACES,
       shape: [model.config.n_layers, model.config.n_heads] };
     const seen = [], written = [];
@@ -38,9 +40,42 @@ const ASKED = {
         for (const weight of attention[Math.floor(i / H)][i % H]) packed += String.fromCharCode(Math.round(100 * weight));
     return { tokens: names(tokenizer, ids).map((name) => name.trim() || "␣"), shape: [L, H, ids.length, ids.length], packed: btoa(packed) };
   },
+
+  // The logit lens: what the stream after each layer would say next, all along a text and its answer.
+  lens({ model, tokenizer }, { text }) {
+    const { ids, written } = greedy(model, tokenizer, text);
+    const lines = model.kept.map(({ stream }) => stream.map((x) => softmax(model.logits(x))));
+    const cell = (chances, last) => ({ chance: percent(chances[likeliest(last)]),
+      likely: most(chances, LENS).map((id) => [...names(tokenizer, [id]), percent(chances[id])]) });
+    return { tokens: names(tokenizer, model.ids), read: ids.length, text: tokenizer.decode(written),
+      cells: lines[0].map((_, row) => lines.map((line) => cell(line[row], line.at(-1)))) };
+  },
+
+  // What each step of writing computes, and what it finds kept: counted, as the engine does it.
+  steps({ model, tokenizer }, { text }) {
+    const steps = [], sizes = (heads) => heads.flat().reduce((sum, numbers) => sum + numbers.length, 0);
+    const { ids, written } = greedy(model, tokenizer, text, () => {
+      const kept = steps.reduce((sum, step) => sum + step.read, 0), fresh = model.kept.slice(kept);
+      const sum = (what) => fresh.reduce((all, token) => all + what(token), 0);
+      steps.push({ read: fresh.length, kept, scores: sum(({ scores }) => sizes(scores)),
+        bytes: (steps.at(-1)?.bytes ?? 0) + 4 * sum(({ key, value }) => sizes(key) + sizes(value)) });
+    });
+    return { tokens: names(tokenizer, [...ids, ...written]), text: tokenizer.decode(written), steps };
+  },
 };
 
-const LONGEST_LOOK = 128;   // tokens
+// The likeliest answer to a text.
+function greedy(model, tokenizer, text, onToken) {
+  const ids = promptOf(tokenizer, [{ role: "user", content: text }]), room = model.config.max_seq_len, written = [];
+  if (ids.length >= room) throw new Error(`That is ${ids.length} tokens, and this model reads at most ${room - 1}: shorten the text.`);
+  for (const { id } of write(model, tokenizer, ids, { temperature: 0 })) {
+    written.push(id);
+    onToken?.();
+  }
+  return { ids, written };
+}
+
+const most = (chances, count) => [...chances.keys()].sort((a, b) => chances[b] - chances[a] || a - b).slice(0, count);
 
 const promptOf = (tokenizer, messages) => (tokenizer.chat ? tokenizer.conversation(messages)
   : [...tokenizer.start, ...tokenizer.encode(messages.map(({ content }) => content).join("\n"))]);
