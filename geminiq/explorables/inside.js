@@ -1,6 +1,6 @@
 // What the pictures of a model's inside share: a text to type, the model that reads it, and numbers as bars.
 import { choose, create, follow } from "./base.js";
-import { engine, lastOf, whenIdle } from "./live.js";
+import { engine, fetchWhenTouched, lastOf } from "./live.js";
 
 // The text; a new one asks the worker for `what`, and what it finds is handed on.
 export function reader(model, root, what, onFound) {
@@ -34,8 +34,7 @@ export function reader(model, root, what, onFound) {
       note.value = error.message;
     }
   }));
-  root.addEventListener("focusin", () => engine(model).catch(() => {}), { once: true });
-  whenIdle(model);
+  fetchWhenTouched(model, root);
   return create("div", {}, form, note);
 }
 

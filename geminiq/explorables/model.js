@@ -3,6 +3,7 @@ import { choose, create, follow, initialize, stage } from "./base.js";
 import { ANSWER_LOOK, details, finder, tokens } from "./answer.js";
 import { engine, fetchWhenTouched, lastOf } from "./live.js";
 
+const ALL = 50;   // the end of the slider of top-k
 const ASKED_BY = ["story", "question", "temperature", "topK", "topP", "without", "seed"];   // a change of these asks again
 
 function render({ model, el }) {
@@ -22,6 +23,7 @@ async function askModel(model) {
     model.set("note", "");
     const [story, question] = ["story", "question"].map((name) => model.get(name).trim());
     const how = Object.fromEntries(["temperature", "topK", "topP", "without", "seed"].map((name) => [name, model.get(name)]));
+    if (how.topK === ALL) delete how.topK;
     const messages = [{ role: "user", content: [story, question].filter(Boolean).join("\n") }];
     const answer = await ask("answer", { messages, ...how }, ({ text }) => model.set("writing", text));
     model.set("token", Math.min(model.get("token"), answer.tokens.length - 1));
@@ -96,7 +98,7 @@ function sliders(model) {
   follow(model, "temperature", () => (again.disabled = model.get("temperature") === 0));
   return create("div", { class: "bar" },
     range(model, "temperature", "temperature", { min: 0, max: 2, step: 0.1 }, (value) => (value ? value.toFixed(1) : "0: the likeliest")),
-    range(model, "topK", "top-k", { min: 1, max: 50, step: 1 }, (value) => (value === 50 ? "all" : value)),
+    range(model, "topK", "top-k", { min: 1, max: ALL, step: 1 }, (value) => (value === ALL ? "all" : value)),
     range(model, "topP", "top-p", { min: 0.05, max: 1, step: 0.05 }, (value) => (value === 1 ? "all" : value.toFixed(2))), again);
 }
 
