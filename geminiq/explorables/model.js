@@ -2,6 +2,7 @@
 import { choose, create, follow, initialize, stage } from "./base.js";
 import { ANSWER_LOOK, details, finder, tokens } from "./answer.js";
 import { engine, lastOf, whenIdle } from "./live.js";
+import { range } from "./typed.js";
 
 const ASKED_BY = ["story", "question", "temperature", "topK", "topP", "without", "seed"];   // a change of these asks again
 
@@ -22,6 +23,7 @@ async function askModel(model) {
     model.set("note", "");
     const [story, question] = ["story", "question"].map((name) => model.get(name).trim());
     const how = Object.fromEntries(["temperature", "topK", "topP", "without", "seed"].map((name) => [name, model.get(name)]));
+    if (how.topK === 50) how.topK = Infinity;
     const messages = [{ role: "user", content: [story, question].filter(Boolean).join("\n") }];
     const answer = await ask("answer", { messages, ...how }, ({ text }) => model.set("writing", text));
     model.set("token", Math.min(model.get("token"), answer.tokens.length - 1));
@@ -94,16 +96,6 @@ function sliders(model) {
     range(model, "temperature", "temperature", { min: 0, max: 2, step: 0.1 }, (value) => (value ? value.toFixed(1) : "0: the likeliest")),
     range(model, "topK", "top-k", { min: 1, max: 50, step: 1 }, (value) => (value === 50 ? "all" : value)),
     range(model, "topP", "top-p", { min: 0.05, max: 1, step: 0.05 }, (value) => (value === 1 ? "all" : value.toFixed(2))), again);
-}
-
-function range(model, name, label, scale, inWords) {
-  const input = create("input", { type: "range", ...scale }), number = create("output");
-  input.addEventListener("input", () => choose(model, name, input.valueAsNumber));
-  follow(model, name, () => {
-    input.value = model.get(name);
-    number.value = inWords(model.get(name));
-  });
-  return create("label", {}, label, input, number);
 }
 
 // Each layer and each of its heads, to switch off.
