@@ -758,36 +758,48 @@ def _examine(model: "Transformer", tokenizer: "Tokenizer", split: str, n: int, s
 
 # %% ../nbs/workshop/cli.ipynb #f6f4d0d8
 @app.command(cls=_Command, epilog=_examples("export --checkpoint runs/mistral --output published --format mistral",
-                                            "export --checkpoint runs/mine --output mine.safetensors.gz --format web"))
+                                            "export --checkpoint runs/mine --output mine.html --format html"))
 def export(
     checkpoint: Annotated[Path, _path("checkpoint", "A checkpoint, a file in one, or a run.")],
-    output: Annotated[Path, _path("output", "Folder to write, or of web the file; it must not exist.")],
+    output: Annotated[Path, _path("output", "Folder to write, or of html and web the file; it must not exist.")],
     format: Annotated[str, _text("format", "llama, mistral, mixtral, gpt2, qwen2, qwen3, qwen3_moe, gemma2, "
                                               "gemma3_text; or geminiq: a checkpoint in 16 bits, "
-                                              "without what only training needs; or web: one small file, with which a "
-                                              "page runs the model.")] = "llama",
+                                              "without what only training needs; or html: a page with the model in it; "
+                                              "or web: the file with which a page of your own runs it.")] = "llama",
     max_shard_size: Annotated[str, _text("max_shard_size", "Larger models come in several files.")] = "5GB",
 ) -> None:
     "Write a model in a format that other libraries load."
     from geminiq.utils.device import UserError, check_package
-    if format not in ("geminiq", "web") and (needed := check_package("huggingface_hub", "hub").remedy):
+    if format not in ("geminiq", "html", "web") and (needed := check_package("huggingface_hub", "hub").remedy):
         raise UserError(f"export needs the package huggingface_hub, {needed}")
     if os.path.lexists(output):
         raise UserError(f"{output} exists already: choose another name, or remove it")
     import torch
     from geminiq.models.pretrained import save_pretrained
     from geminiq.utils.checkpointing import load_checkpoint, save_checkpoint
-    from geminiq.utils.web import save_web
     model, config, tokenizer = load_checkpoint(checkpoint)
-    if format == "web":
-        save_web(output, model, tokenizer)
-        say(f"written to {output}, {output.stat().st_size / 1e6:.2f} MB, for engine.js in a page")
+    if format in ("html", "web"):
+        _export_page(output, model, tokenizer, alone=format == "web")
         return
     if format == "geminiq":
         save_checkpoint(output, model, config, tokenizer, dtype=torch.float16)
     else:
         save_pretrained(output, model, format, tokenizer, max_shard_size)
     say(f"written to {output}, in the format {format}; try: {_command_line('generate', '--checkpoint', output)}")
+
+
+def _export_page(output: Path, model: "Transformer", tokenizer: "Tokenizer", alone: bool) -> None:
+    "Write a page with a model in it, or the model alone."
+    from geminiq.generation.chat import has_template
+    from geminiq.utils.live import explore_model, save_page
+    from geminiq.utils.web import save_web
+    if alone:
+        save_web(output, model, tokenizer)
+    else:
+        story, question = (_TALE, next(iter(_THREE))) if has_template(tokenizer) else ("The", "")
+        save_page(output, explore_model(model, tokenizer, story, question, title=output.stem))
+    what = "for engine.js in a page" if alone else "a page to open in a browser, and to give away"
+    say(f"written to {output}, {output.stat().st_size / 1e6:.1f} MB: {what}")
 
 # %% ../nbs/workshop/cli.ipynb #6da46d1f
 _TALE = "Tom took the lamp. He went to the garden. Ben sat in the kitchen."

@@ -17,8 +17,8 @@ async function find(source) {
   if (kernel) return fromKernel(kernel);
   if (page.files?.[source]) return page.files[source]();
   const folder = new URL("_static/engine/", new URL(document.documentElement.dataset.content_root ?? "./", location.href));
-  const [code, file] = await Promise.all(["engine.js", `${source}.gz`].map((name) => fetch(new URL(name, folder))));
-  if (!code.ok || !file.ok) throw new Error("To ask the model yourself, run the cell in JupyterLab.");
+  const [code, file] = await Promise.all(["engine.js", `${source}.gz`].map((name) => fetch(new URL(name, folder)).catch(() => ({}))));
+  if (!code.ok || !file.ok) throw new Error("The model is not here. To ask it yourself, run the cell in JupyterLab.");
   return { code: await code.text(), file: await file.arrayBuffer() };
 }
 
@@ -31,7 +31,7 @@ function fromKernel(model) {
 }
 
 function start({ code, file }) {
-  const worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })), { type: "module" });
+  const worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
   const waiting = new Map();
   worker.onmessage = ({ data: { call, part, result, error } }) => {
     const { resolve, reject, onPart } = waiting.get(call);
@@ -40,6 +40,7 @@ function start({ code, file }) {
     if (error) reject(new Error(error));
     else resolve(result);
   };
+  worker.onerror = ({ message }) => waiting.forEach(({ reject }) => reject(new Error(message)));
   worker.postMessage({ file }, [file]);
   let calls = 0;
   return (name, argument, onPart) => new Promise((resolve, reject) => {

@@ -8,7 +8,7 @@ const ASKED_BY = ["story", "question", "temperature", "topK", "topP", "without",
 
 function render({ model, el }) {
   const ask = lastOf(() => askModel(model));
-  const root = stage(el, model, "Ask it something else. Choose a token of the answer to see how it came about.");
+  const root = stage(el, model, "Write something else. Choose a token of the answer to see how it came about.");
   root.append(create("style", {}, LOOK + ANSWER_LOOK), form(model), reply(model), sliders(model), parts(model), details(model));
   for (const name of ASKED_BY) model.on(`change:${name}`, ask);
   for (const name of ["turns", "token"]) follow(model, name, () => lookFrom(model));
@@ -18,6 +18,7 @@ function render({ model, el }) {
 
 async function askModel(model) {
   model.set("note", "The model is on its way …");
+  model.set("busy", true);
   try {
     const ask = await engine(model);
     model.set("note", "");
@@ -33,6 +34,7 @@ async function askModel(model) {
     model.set("note", error.message);
   }
   model.set("writing", "");
+  model.set("busy", false);
 }
 
 // Look from the head that found the word, if one did.
@@ -44,9 +46,10 @@ function lookFrom(model) {
 
 // What the model reads.
 function form(model) {
-  const story = create("textarea", { rows: 3, "aria-label": "story", maxlength: 2000 });
+  const answers = model.get("answers");   // or it continues a text
+  const story = create("textarea", { rows: 3, "aria-label": answers ? "story" : "text", maxlength: 2000 });
   const question = create("input", { type: "text", "aria-label": "question", maxlength: 500, autocomplete: "off" });
-  const element = create("form", {}, story, create("div", {}, question, create("button", { type: "submit" }, "Ask")));
+  const element = create("form", {}, story, create("div", {}, answers ? question : "", create("button", { type: "submit" }, answers ? "Ask" : "Go on")));
   story.value = model.get("story");
   question.value = model.get("question");
 
@@ -85,7 +88,9 @@ function reply(model) {
   model.on("change:writing", () => model.get("writing") && said.replaceChildren(create("p", {}, `${model.get("writing")} …`)));
   follow(model, "note", () => (note.value = model.get("note") ?? ""));
   draw();
-  return create("div", {}, said, heard, note);
+  const element = create("div", {}, said, heard, note);
+  follow(model, "busy", () => element.setAttribute("aria-busy", Boolean(model.get("busy"))));
+  return element;
 }
 
 function sliders(model) {

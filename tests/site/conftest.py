@@ -15,6 +15,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from browser import find
 from geminiq.utils.explorables import Explorable
+from geminiq.utils.live import LiveExplorable, engine_code
 from page_checks import strangers
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +95,10 @@ def draw(browser, tmp_path: Path) -> Iterator[Callable[..., Page]]:
 
     def open_page(explorable: Explorable, around: str = "PICTURE", **options) -> Page:
         (tmp_path / "page.html").write_text(PAGE + around.replace("PICTURE", explorable.html()))
+        if isinstance(explorable, LiveExplorable):
+            (engine := tmp_path / "_static" / "engine").mkdir(parents=True, exist_ok=True)
+            (engine / "engine.js").write_text(engine_code())
+            (engine / f"{explorable.source}.gz").write_bytes(explorable._file)
         page = browser.new_page(**options)
         page.on("request", lambda request: problems.extend(strangers(request.url)))
         page.on("console", lambda said: problems.append(said.text))
