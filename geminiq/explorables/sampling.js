@@ -7,7 +7,7 @@ const DRAWING = ["temperature", "topK", "topP", "minP", "seed"];
 function render({ model, el }) {
   const chat = model.get("chat");
   const root = stage(el, model, `Type ${chat ? "what the user says and how the answer begins" : "a text"}. Then cut, and draw.`);
-  root.append(create("style", {}, TYPED_LOOK + LOOK), field(model, "text", chat ? "The user says" : "Text", 2),
+  root.append(create("style", {}, TYPED_LOOK + LOOK), field(model, "text", chat ? "The user says" : "Text", 3),
     chat ? field(model, "answer", "The answer begins (it may be empty)", 1) : "", note(model), knobs(model), chances(model));
   keepUp(model, root, "next", ["text", "answer", ...DRAWING]);
 }
@@ -36,7 +36,7 @@ function mostOf(model) {
 
 function chances(model) {
   const status = create("output", { class: "status", "aria-live": "polite" }), body = create("tbody");
-  const head = ["", "", "of the model", "after the cuts", "in 100 draws"].map((name, i) => create("th", { scope: "col", class: KINDS[i] }, name));
+  const head = ["token", "", "of the model", "after the cuts", "in 100 draws"].map((name, i) => create("th", { scope: "col", class: KINDS[i] }, name));
   const table = create("table", { class: "chances" }, create("thead", {}, create("tr", {}, ...head)), body);
   follow(model, "next", () => {
     const { rows, kept, had, read, last } = model.get("next"), drawn = model.get("seed") > 0;
@@ -61,21 +61,22 @@ function tableRow([name, before, after, draws, kept], drawn, others) {
 const inWords = (percent) => (percent < 0.1 ? "<0.1%" : `${percent.toFixed(1)}%`);
 
 const LOOK = `
+  .knobs { max-width: 720px; gap: 6px 16px }
   .knobs label { display: grid; grid-template-columns: 11ch 120px 15ch }
   .chances { table-layout: fixed; width: 100%; max-width: 720px; font-variant-numeric: tabular-nums }
   .chances th { font-weight: normal }
   .chances thead { font-size: 12px; vertical-align: bottom }
   .chances .token { width: 110px; white-space: pre; overflow: hidden; text-overflow: ellipsis }
   .chances td:not(.bars), .chances .before, .chances .after, .chances .draws { width: 62px; text-align: end; padding-inline: 4px }
-  .chances .bars div { width: 0; height: 5px; margin: 1px 0; padding: 0; border-radius: 0 3px 3px 0 }
+  .chances .bars div { width: 0; height: 6px; margin: 1px 0; padding: 0; border-radius: 0 3px 3px 0 }
   .bars .before { background: rgb(128 128 128 / .7) }
   .bars .after { background: rgb(var(--accent)) }
   .bars .draws { background: repeating-linear-gradient(90deg, rgb(217 119 6) 0 4px, transparent 4px 6px) }
   thead .before, thead .after, thead .draws { border-top: 5px solid rgb(128 128 128 / .7) }
-  thead .after { border-color: rgb(var(--accent)) }
+  thead .after { border-top-color: rgb(var(--accent)) }
   thead .draws { border-top: 5px dashed rgb(217 119 6) }
   .cut .token, .cut .before { text-decoration: line-through }
-  @media (width < 480px) { .chances .token { width: 80px } .chances td:not(.bars), .chances .before, .chances .after, .chances .draws { width: 48px } }
+  @media (width < 480px) { .chances .token { width: 92px } .chances td:not(.bars), .chances .before, .chances .after, .chances .draws { width: 48px } }
 `;
 
 export default { initialize, render };

@@ -3,7 +3,7 @@ import { choose, create, fold, follow, initialize, stage } from "./base.js";
 import { TYPED_LOOK, field, keepUp, note, visible } from "./typed.js";
 
 function render({ model, el }) {
-  const root = stage(el, model, "Type a text. Move the slider from its letters to its tokens, merge by merge.");
+  const root = stage(el, model, "Type a text. The slider leads from its letters to its tokens. Below each letter stand its bytes, below each piece its id.");
   const status = create("output", { class: "status", "aria-live": "polite" });
   const line = create("div", { class: "text", role: "list" });
   const table = fold("In numbers", ["piece", "id", "bytes"], () => piecesAt(model).flat().map(({ text, ids }) =>

@@ -204,12 +204,13 @@ def explore_sampling(model: Transformer,
 # %% ../../nbs/workshop/live_text.ipynb #ltext-still
 def _still_next(rows: list[list[Any]], title: str) -> Picture:
     "Bars of the likeliest tokens, before and after the cuts."
-    told = ", ".join(f"“{_shown(name)}” {before:g}%, {after:g}%" for name, before, after, *_ in rows)
+    labels = [*(_shown(row[0]) for row in rows[:-1]), rows[-1][0]]
+    told = ", ".join(f"“{label}” {before:g}%, {after:g}%" for label, (_, before, after, *_) in zip(labels, rows, strict=True))
     picture = Picture(f"{title}: the probability of each token, of the model and after the cuts: {told}.", size=(6.4, 4.2))
     ax, places = picture.subplots(), torch.arange(len(rows))
     ax.barh(places - 0.2, [row[1] for row in rows], 0.3, color="0.6", label="of the model")
     ax.barh(places + 0.15, [row[2] for row in rows], 0.4, color="#3b82f6", label="after the cuts")
-    ax.set_yticks(places, [*(_shown(row[0]) for row in rows[:-1]), rows[-1][0]], parse_math=False)
+    ax.set_yticks(places, labels, parse_math=False)
     ax.set(xlim=(0, 100), ylim=(len(rows) - 0.4, -0.6), xlabel="probability in percent", title=title)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
