@@ -36,7 +36,7 @@ function mostOf(model) {
 
 function chances(model) {
   const status = create("output", { class: "status", "aria-live": "polite" }), body = create("tbody");
-  const head = ["token", "", "of the model", "after the cuts", "in 100 draws"].map((name, i) => create("th", { scope: "col", class: KINDS[i] }, name));
+  const head = ["token", "", "of the model", "to draw from", "in 100 draws"].map((name, i) => create("th", { scope: "col", class: KINDS[i] }, name));
   const table = create("table", { class: "chances" }, create("thead", {}, create("tr", {}, ...head)), body);
   follow(model, "next", () => {
     const { rows, kept, had, read, last } = model.get("next"), drawn = model.get("seed") > 0;

@@ -193,7 +193,7 @@ def explore_sampling(model: Transformer,
     if answer and not chat:
         raise UserError(f"this model does not answer, so no answer can begin with {answer!r}: put it into the text")
     found = _next(model, tokenizer, text, answer, sampling)
-    table = [["token", "probability", "after the cuts"],
+    table = [["token", "of the model", "to draw from"],
              *([_shown(name) if i < _SHOWN else name, f"{before:g}%", f"{after:g}%" if kept else "cut"]
                for i, (name, before, after, _, kept) in enumerate(found["rows"]))]
     return SamplingExplorable(model, tokenizer, _still_next(found["rows"], title or text), table, title=title, text=text,
@@ -206,10 +206,10 @@ def _still_next(rows: list[list[Any]], title: str) -> Picture:
     "Bars of the likeliest tokens, before and after the cuts."
     labels = [*(_shown(row[0]) for row in rows[:-1]), rows[-1][0]]
     told = ", ".join(f"“{label}” {before:g}%, {after:g}%" for label, (_, before, after, *_) in zip(labels, rows, strict=True))
-    picture = Picture(f"{title}: the probability of each token, of the model and after the cuts: {told}.", size=(6.4, 4.2))
+    picture = Picture(f"{title}: the probability of each token, of the model and to draw from: {told}.", size=(6.4, 4.2))
     ax, places = picture.subplots(), torch.arange(len(rows))
     ax.barh(places - 0.2, [row[1] for row in rows], 0.3, color="0.6", label="of the model")
-    ax.barh(places + 0.15, [row[2] for row in rows], 0.4, color="#3b82f6", label="after the cuts")
+    ax.barh(places + 0.15, [row[2] for row in rows], 0.4, color="#3b82f6", label="to draw from")
     ax.set_yticks(places, labels, parse_math=False)
     ax.set(xlim=(0, 100), ylim=(len(rows) - 0.4, -0.6), xlabel="probability in percent", title=title)
     ax.spines[["top", "right"]].set_visible(False)
