@@ -5,6 +5,7 @@ import { engine, lastOf, whenIdle } from "./live.js";
 // A change of one of these choices asks the model again: its answer is the picture's `name`, and what went wrong the `note`.
 export function keepUp(model, root, name, choices) {
   const ask = lastOf(async () => {
+    root.host.setAttribute("aria-busy", true);
     const slow = setTimeout(() => model.set("note", "The model is on its way …"), 300);
     try {
       const answer = await (await engine(model))(name, Object.fromEntries(choices.map((choice) => [choice, model.get(choice)])));
@@ -14,6 +15,7 @@ export function keepUp(model, root, name, choices) {
       model.set("note", error.message);
     }
     clearTimeout(slow);
+    root.host.setAttribute("aria-busy", false);
   });
   for (const choice of choices) model.on(`change:${choice}`, ask);
   root.addEventListener("focusin", () => engine(model).catch(() => {}), { once: true });

@@ -66,7 +66,8 @@ def type_in(page: Page, field: str, text: str) -> None:
 
 
 def status(page: Page, text: str) -> None:
-    "What is told, or comes to be told."
+    "What is told, once all is computed."
+    expect(page.locator("[aria-busy=true]")).to_have_count(0)
     expect(page.locator(".status")).to_contain_text(text)
 
 
