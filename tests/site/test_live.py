@@ -175,3 +175,16 @@ def test_a_model_that_continues_texts_goes_on(draw):
     written = generate(model, ids, 64 - ids.shape[1], sampling=Sampling(temperature=0), stop_ids=tokenizer.stop_ids)[0].tolist()
     expect(page.get_by_role("radiogroup", name="answer 1").get_by_role("radio")).to_have_count(len(written[:60]))
     assert page.locator(".heard").inner_text().split() == tokenizer.decode(written[:60]).split()
+
+
+def test_all_tokens_are_more_than_fifty(draw):
+    tokenizer = train_tokenizer([STORY] * 20, 300)
+    model = Transformer(ModelConfig(vocab_size=300, max_seq_len=64, d_model=32, n_layers=2, n_heads=2), make_generator(0))
+    page = draw(explore_model(model, tokenizer, "Mia took"))
+    page.get_by_role("slider", name="temperature").press("End")
+    answered(page)
+    ranks = []
+    for token in page.get_by_role("radiogroup", name="answer 1").get_by_role("radio").all()[:12]:
+        token.click()
+        ranks += re.findall(r"number (\d+);", page.locator(".status").inner_text())
+    assert max(map(int, ranks)) > 50

@@ -27,6 +27,7 @@ from geminiq.utils.live_text import (
 )
 from geminiq.utils.web import web_file
 from page_checks import PHONE, WIDE
+from test_chat_explorable import KERNEL
 
 ARTIFACTS = ROOT / "test-artifacts" / "site"
 STORY = "Mia took the lamp. She went to the garden, and then there was another. Ben stayed in the kitchen."
@@ -149,6 +150,17 @@ def test_too_long_a_text_is_told(draw, cutter: TokensExplorable):
     type_in(page, "Text", "a" * 400)
     status(page, "400 characters")
     expect(page.locator(".note")).to_be_hidden()
+
+
+def test_the_kernel_and_the_page_follow_each_other(draw, cutter: TokensExplorable):
+    page = draw(cutter)
+    page.evaluate(KERNEL, {"text": cutter.text, "step": cutter.step, "key": cutter.key})
+    page.evaluate("kernel.set('text', 'there')")
+    status(page, "5 characters")
+    expect(page.get_by_role("textbox", name="Text")).to_have_value("there")
+    type_in(page, "Text", "garden")
+    status(page, "6 characters")
+    assert page.evaluate("kernel.get('text')") == "garden"
 
 
 # What may come next
