@@ -61,8 +61,9 @@ function tableRow([name, before, after, draws, kept], drawn, others) {
 const inWords = (percent) => (percent < 0.1 ? "<0.1%" : `${percent.toFixed(1)}%`);
 
 const LOOK = `
-  .knobs { max-width: 720px; gap: 6px 16px }
-  .knobs label { display: grid; grid-template-columns: 11ch 120px 15ch }
+  .knobs { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); max-width: 720px; gap: 6px 16px }
+  .knobs label { display: grid; grid-template-columns: 11ch 120px 1fr }
+  .knobs button { justify-self: start }
   .chances { table-layout: fixed; width: 100%; max-width: 720px; font-variant-numeric: tabular-nums }
   .chances th { font-weight: normal }
   .chances thead { font-size: 12px; vertical-align: bottom }
