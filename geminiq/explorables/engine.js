@@ -39,10 +39,16 @@ export class Tokenizer {
   }
 
   encode(text) {
-    const parts = text.toWellFormed().split("▁");                     // this sign stands for a space, and is no letter
-    return parts.flatMap((part, i) => [...(i ? this.spell("▁") : []),
-      ...(part.match(/ *[^ ]+| +/g) ?? []).flatMap((word) => this.merge(word.replaceAll(" ", "▁")).flatMap((piece) =>
-        this.ids.has(piece) ? [this.ids.get(piece)] : this.spell(piece)))]);
+    return this.words(text).flatMap((word) => (word === "▁" ? this.spell(word)
+      : this.merge(word.replaceAll(" ", "▁")).flatMap((piece) => this.idsOf(piece))));
+  }
+
+  words(text) {   // each with the spaces before it; the sign ▁ stands for a space, and is no letter of a word
+    return text.toWellFormed().match(/▁| *[^ ▁]+| +/g) ?? [];
+  }
+
+  idsOf(piece) {
+    return this.ids.has(piece) ? [this.ids.get(piece)] : this.spell(piece);
   }
 
   spell(piece) {   // what no piece can say, byte by byte

@@ -2,6 +2,7 @@
 import { choose, create, follow, initialize, stage } from "./base.js";
 import { ANSWER_LOOK, details, finder, tokens } from "./answer.js";
 import { engine, fetchWhenTouched, lastOf } from "./live.js";
+import { range } from "./typed.js";
 
 const ALL = 50;   // the end of the slider of top-k
 const ASKED_BY = ["story", "question", "temperature", "topK", "topP", "without", "seed"];   // a change of these asks again
@@ -100,16 +101,6 @@ function sliders(model) {
     range(model, "temperature", "temperature", { min: 0, max: 2, step: 0.1 }, (value) => (value ? value.toFixed(1) : "0: the likeliest")),
     range(model, "topK", "top-k", { min: 1, max: ALL, step: 1 }, (value) => (value === ALL ? "all" : value)),
     range(model, "topP", "top-p", { min: 0.05, max: 1, step: 0.05 }, (value) => (value === 1 ? "all" : value.toFixed(2))), again);
-}
-
-function range(model, name, label, scale, inWords) {
-  const input = create("input", { type: "range", ...scale }), number = create("output");
-  input.addEventListener("input", () => choose(model, name, input.valueAsNumber));
-  follow(model, name, () => {
-    input.value = model.get(name);
-    number.value = inWords(model.get(name));
-  });
-  return create("label", {}, label, input, number);
 }
 
 // Each layer and each of its heads, to switch off.

@@ -1,16 +1,18 @@
 // What the pictures ask of the model; runs in a worker, behind engine.js.
-import { likeliest, readModel, softmax, write } from "./engine.js";
+import { candidates, draw, likeliest, readModel, softmax, write } from "./engine.js";
 
 const LIKELY = 8, PLACES = 8;   // of a token of an answer: tokens that were likely, places where a head looked
-const LONGEST_LOOK = 128;        // tokens of a text of which all heads are shown
+const LONGEST_LOOK = 128;       // tokens of a text of which all heads are shown
 const LENS = 5;                 // likely tokens after each layer
+const LETTERS = 400;            // of a text that is cut
+const SHOWN = 12, DRAWS = 100;  // of the tokens that may come next
 let ready;                      // the model and its tokenizer
 
 const ASKED = {
   // An answer, and for each of its tokens how it came about, as chat.js shows it.
   answer({ model, tokenizer }, { messages, without, seed = 0, ...how }, tell) {
-    const ids = promptOf(tokenizer, messages), start = performance.now(), room = model.config.max_seq_len;
-    if (ids.length >= room) throw new Error(`That is ${ids.length} tokens, and this model reads at most ${room - 1}: shorten the story.`);
+    const ids = promptOf(tokenizer, messages), start = performance.now();
+    checkRoom(model, ids, "story");
     const answer = { tokens: [], read: names(tokenizer, ids), chances: [], ranks: [], likely: [], places: PLACES,
       shape: [model.config.n_layers, model.config.n_heads] };
     const seen = [], written = [];
@@ -62,12 +64,57 @@ const ASKED = {
     });
     return { tokens: names(tokenizer, [...ids, ...written]), text: tokenizer.decode(written), steps };
   },
+
+  // A text's words, letter by letter, and the merges that make them pieces, in the order in which they were learned.
+  cut({ tokenizer }, { text }) {
+    if (text.length > LETTERS) throw new Error(`That is ${text.length} letters, and this picture shows at most ${LETTERS}: shorten the text.`);
+    const words = tokenizer.words(text), merges = [];
+    const found = words.flatMap((word, number) => mergesOf(tokenizer, word, number)).sort((a, b) => a.when - b.when);
+    for (const { piece, at } of found) {
+      const plain = piece.replaceAll("▁", " ");
+      if (merges.at(-1)?.piece === plain) merges.at(-1).at.push(at);
+      else merges.push({ piece: plain, id: tokenizer.ids.get(piece), rank: tokenizer.rank.get(piece), at: [at] });
+    }
+    return { words: words.map((word) => [...word].map((letter) => [letter, tokenizer.encode(letter)])), merges };
+  },
+
+  // What may come next, before and after the cuts; and what came when it was drawn a hundred times.
+  next({ model, tokenizer }, { text, answer, seed, temperature, topK, topP, minP }) {
+    const ids = [...promptOf(tokenizer, [{ role: "user", content: text }]), ...tokenizer.encode(answer)];
+    checkRoom(model, ids, "text");
+    const logits = model.read(ids), before = softmax(logits), random = dice(seed);
+    const after = candidates(logits, { temperature, topK: topK || Infinity, topP, minP }), drawn = after.map(() => 0);
+    for (let i = 0; seed && i < DRAWS; i++) drawn[draw(after, random)]++;
+    const order = [...before.keys()].sort((a, b) => before[b] - before[a] || a - b), others = order.slice(SHOWN);
+    const sum = (numbers, ids) => ids.reduce((all, id) => all + numbers[id], 0);
+    const row = (name, ids) => [name, percent(sum(before, ids)), percent(sum(after, ids)), sum(drawn, ids), ids.some((id) => after[id] > 0)];
+    const kept = order.filter((id) => after[id] > 0);
+    return { rows: [...order.slice(0, SHOWN).map((id) => row(...names(tokenizer, [id]), [id])), row(`${others.length} others`, others)],
+      kept: kept.length, had: percent(sum(before, kept)), read: ids.length, last: names(tokenizer, ids.slice(-1))[0] };
+  },
 };
+
+function checkRoom(model, ids, what) {
+  const room = model.config.max_seq_len - 1;
+  if (ids.length > room) throw new Error(`That is ${ids.length} tokens, and this model reads at most ${room}: shorten the ${what}.`);
+}
+
+// The merges of a word: the piece, where it is made, and when: a merge comes after those that make its parts.
+function mergesOf(tokenizer, word, number) {
+  const merges = [];
+  let before = [...word.replaceAll(" ", "▁")], when = 0;
+  if (word !== "▁") tokenizer.merge(before.join(""), (parts, piece) => {
+    when = Math.max(when, tokenizer.rank.get(piece));
+    merges.push({ when, piece, at: [number, parts.findIndex((part, i) => part !== before[i])] });
+    before = parts;
+  });
+  return merges;
+}
 
 // The likeliest answer to a text.
 function greedy(model, tokenizer, text, onToken) {
-  const ids = promptOf(tokenizer, [{ role: "user", content: text }]), room = model.config.max_seq_len, written = [];
-  if (ids.length >= room) throw new Error(`That is ${ids.length} tokens, and this model reads at most ${room - 1}: shorten the text.`);
+  const ids = promptOf(tokenizer, [{ role: "user", content: text }]), written = [];
+  checkRoom(model, ids, "text");
   for (const { id } of write(model, tokenizer, ids, { temperature: 0 })) {
     written.push(id);
     onToken?.();

@@ -213,3 +213,16 @@ def test_a_text_too_long_to_look_at_is_refused_in_words(draw):
     expect(page.locator(".note")).to_contain_text("the picture has room for 128")
     page.get_by_role("textbox", name="text").fill("Ben")
     expect(page.get_by_role("radio")).to_have_count(5)
+
+
+def test_all_tokens_are_more_than_fifty(draw):
+    tokenizer = train_tokenizer([STORY] * 20, 300)
+    model = Transformer(ModelConfig(vocab_size=300, max_seq_len=64, d_model=32, n_layers=2, n_heads=2), make_generator(0))
+    page = draw(explore_model(model, tokenizer, "Mia took"))
+    page.get_by_role("slider", name="temperature").press("End")
+    answered(page)
+    ranks = []
+    for token in page.get_by_role("radiogroup", name="answer 1").get_by_role("radio").all()[:12]:
+        token.click()
+        ranks += re.findall(r"number (\d+);", page.locator(".status").inner_text())
+    assert max(map(int, ranks)) > 50
