@@ -7,7 +7,8 @@ from playwright.sync_api import Page, expect
 
 import geminiq.utils.chat_explorable
 import geminiq.utils.live
-import geminiq.utils.live_inside  # noqa: F401   (the kinds there are)
+import geminiq.utils.live_inside
+import geminiq.utils.live_text  # noqa: F401   (the kinds there are)
 from conftest import ROOT
 from geminiq.utils.explorables import Explorable, explore_attention, explore_mask
 from page_checks import PHONE, WIDE
