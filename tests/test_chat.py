@@ -234,9 +234,9 @@ def settings(**data: Any) -> Config:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    "A folder with a model that chats, and one of the course's world."
+    "A folder with a model that chats, one of the course's world, and one of its village."
     folder = tmp_path_factory.mktemp("chat")
-    for name, data in (("run", {}), ("world", {"train_path": "microworld"})):
+    for name, data in (("run", {}), ("world", {"train_path": "microworld"}), ("village", {"train_path": "village"})):
         save_checkpoint(folder / name, build_model(settings(**data)), settings(**data), tokenizer())
     return folder
 
@@ -246,7 +246,7 @@ def course_model(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     "What comes with the course, here a small one; it always says the same, and stories are short."
     monkeypatch.setattr(checkpointing, "load_course_model", lambda device: load_checkpoint(work / "world", device))
     monkeypatch.setattr(chat_module, "stream", speak)
-    monkeypatch.setattr(microworld, "new_story", lambda seed: f"Story {seed}")
+    monkeypatch.setattr(microworld, "new_story", lambda seed, world: f"Story {seed} of the {world}")
 
 
 def test_the_course_model_is_read_from_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -284,8 +284,9 @@ def test_a_story_is_told_and_asked_about(course_model, work: Path):
 
 
 def test_stories_are_for_models_of_the_small_world(course_model, work: Path):
-    for checkpoint, there in (("run", False), ("world", True)):
+    for checkpoint, there in (("run", False), ("world", True), ("village", True)):
         result = chat(work, "/story\n/help\n", "--checkpoint", checkpoint)
+        assert ("of the village" in result.stdout) is (checkpoint == "village")
         assert ("/story is unknown" in result.stdout) is not there and ("a new story" in result.stdout) is there
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
@@ -36,8 +36,10 @@ from geminiq.data.microworld import (
     choose_some,
     conversation,
     draw_events,
+    new_story,
     plural,
     split_of,
+    village,
 )
 from machine import slowness
 
@@ -368,10 +370,11 @@ class Pupil:
         return truth or "The story does not say."
 
 
-def examined(split: str, seed: int, n: int) -> Iterator[tuple[Question, str, Pupil]]:
+def examined(split: str, seed: int, n: int, make: Callable[[str, int, int], list[Message]] = conversation,
+             ) -> Iterator[tuple[Question, str, Pupil]]:
     "Every question about a story in n conversations, and what the pupil says."
     for number in range(n):
-        pupil, messages = Pupil(), conversation(split, seed, number)
+        pupil, messages = Pupil(), make(split, seed, number)
         for i, message in enumerate(messages):
             if message.role != "assistant":
                 pupil.hear(message, messages[i + 1].question if i + 1 < len(messages) else None)
@@ -520,3 +523,17 @@ def test_yes_is_no_better_guess_than_no():
              if message.question and message.question.kind == "yes_no" and message.question.answerable]
     yes = sum(question.answer.startswith("Yes") for question in asked)
     assert len(asked) > 300 and 0.42 < yes / len(asked) < 0.58, (yes, len(asked))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_village_is_small_and_as_true_as_the_world(split: str):
+    kinds = Counter()
+    for question, found, pupil in examined(split, 1, 350, village):
+        assert question.answer == found, (question, pupil.reader.told)
+        kinds[question.kind] += 1
+        assert len(pupil.reader.told) <= 4
+    assert kinds.keys() == {"where_person", "where_thing", "who_has", "holds"} and kinds.total() > 800
+    stories = [message.content for number in range(350) for message in village(split, 1, number) if message.is_story]
+    words = set(re.findall(r"[Tt]he (\w+)", " ".join([*stories, *(new_story(seed, "village") for seed in range(50))])))
+    for names in (PLACES, THINGS):
+        assert words & set(names) == set(names[:12])
