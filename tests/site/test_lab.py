@@ -24,6 +24,13 @@ from geminiq.utils.chat_explorable import explore_chat
 tokenizer = ChatTokenizer.train(["Mia is in the garden. bad dad"] * 9, 290)
 sizes = dict(vocab_size=290, max_seq_len=96, d_model=32, n_layers=2, n_heads=4, tie_embeddings=False)
 talk = Conversation(Transformer(ModelConfig(**sizes)), tokenizer, max_tokens=9)""", "explore_chat(talk, title='A talk')"]
+LIVE = ["""from geminiq import Conversation, Sampling
+from geminiq.utils.checkpointing import load_course_model
+from geminiq.utils.live import explore_model, explore_reading
+model, _, tokenizer = load_course_model()
+talk = Conversation(model, tokenizer, Sampling(temperature=0))""",
+        'explorer = explore_model(model, tokenizer, "Mia took the lamp.", "Who has the lamp?")\nexplorer',
+        'explore_reading(model, tokenizer, "Mia took the lamp.")']
 CHOSEN = "print(explorer.layer, explorer.head, explorer.query)"
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 
@@ -35,8 +42,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = new_notebook(cells=[new_code_cell(source) for source in CELLS], metadata=KERNEL)
     for name in "small", "reopened", "box", "reloaded":
         nbformat.write(small, folder / f"{name}.ipynb")
-    chat = new_notebook(cells=[new_code_cell(source) for source in CHAT], metadata=KERNEL)
-    nbformat.write(chat, folder / "chat.ipynb")
+    for name, cells in (("chat", CHAT), ("live", LIVE)):
+        nbformat.write(new_notebook(cells=[new_code_cell(source) for source in cells], metadata=KERNEL), folder / f"{name}.ipynb")
     shutil.copytree(ROOT / "nbs", folder / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     return folder
 
@@ -147,6 +154,22 @@ def test_a_model_is_talked_to(jupyter: Lab, page: Page):
     assert run_line(page, asked) == "['bad dad', 'And Mia?'] Be brief. 9"
     assert page.locator(".jp-Notebook .jp-Cell").count() <= 4
     page.screenshot(path=ARTIFACTS / "lab-chat.png")
+
+
+def test_a_live_picture_computes_with_what_the_kernel_sends(jupyter: Lab, page: Page):
+    jupyter.open(page, "live.ipynb")
+    run_all(page)
+    question = page.get_by_role("textbox", name="question")
+    question.press_sequentially(" bad dad")    # each letter is a command of JupyterLab
+    question.press("Enter")
+    expect(page.locator(".note").first).to_contain_text("computed by this page", timeout=60_000)
+    said = page.locator(".heard").first.inner_text()
+    assert run_line(page, "print(''.join(talk.reply(explorer.story + chr(10) + explorer.question)))") == said
+    page.get_by_role("textbox", name="text").press("End")
+    page.get_by_role("textbox", name="text").press_sequentially(" Dad")
+    expect(page.locator(".status").last).to_contain_text("<|assistant|>")
+    assert run_line(page, "print(explorer.question)") == "Who has the lamp? bad dad"
+    page.screenshot(path=ARTIFACTS / "lab-live.png")
 
 
 def test_a_saved_picture_is_there_again(jupyter: Lab, page: Page, folder: Path):
