@@ -160,6 +160,7 @@ def test_a_live_picture_computes_with_what_the_kernel_sends(jupyter: Lab, page: 
     jupyter.open(page, "live.ipynb")
     run_all(page)
     question = page.get_by_role("textbox", name="question")
+    question.press("End")
     question.press_sequentially(" bad dad")    # each letter is a command of JupyterLab
     question.press("Enter")
     expect(page.locator(".note").first).to_contain_text("computed by this page", timeout=60_000)
