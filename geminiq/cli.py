@@ -890,7 +890,7 @@ def _begin(config: str, output: Path) -> "tuple[Trainer, Tokenizer]":
     return trainer, tokenizer
 
 
-_SECONDS = 230   # that the demo trains, at most
+_SECONDS = 200   # that the demo trains, at most
 
 
 def _of_length(settings: "Config", n: int) -> "Config":
