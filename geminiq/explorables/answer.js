@@ -1,5 +1,5 @@
 // An answer to look into: of each token, how likely it was, what else was, and where each head looked.
-import { choose, chips, create, fold } from "./base.js";
+import { choose, chips, create, exact, fold, inWords, within } from "./base.js";
 
 const STEPS = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1, Home: -Infinity, End: Infinity };
 
@@ -26,12 +26,7 @@ export function tokens(model, answer, turn) {
   return found;
 }
 
-const within = (number, count) => Math.max(0, Math.min(count - 1, number));
-const inWords = (percent) => (percent < 0.1 ? "<0.1%" : `${percent < 10 ? percent : Math.round(percent)}%`);
-
-// A token without the space that most begin with, and with it made visible where it tells two apart.
-const bare = (name) => name.trim() || "␣";
-const exact = (name) => name.replace(/^ | $/g, "␣");
+const bare = (name) => name.trim() || "␣";   // a token without the space that most begin with
 
 // How the chosen token came about.
 export function details(model) {

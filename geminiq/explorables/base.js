@@ -70,6 +70,12 @@ export function choose(model, name, value) {
   model.save_changes();
 }
 
+export const within = (number, count) => Math.max(0, Math.min(count - 1, number));
+export const inWords = (percent) => (percent < 0.1 ? "<0.1%" : `${percent < 10 ? percent : Math.round(percent)}%`);
+
+// A token with the space at its ends made visible, where it tells two apart.
+export const exact = (name) => name.replace(/^ | $/g, "␣");
+
 // A ground of its own: the page's styles and JupyterLab's shortcuts stay outside.
 export function stage(el, model, hint) {
   const host = create("div", { "data-lm-suppress-shortcuts": "true" });

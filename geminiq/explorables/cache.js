@@ -1,6 +1,6 @@
 // Writing with a cache, step by step: what is computed, what was kept, and how many bytes that takes (lesson 16).
-import { ACCENT, chips, choose, create, follow, initialize, stage } from "./base.js";
-import { INSIDE_LOOK, bars, reader, within } from "./inside.js";
+import { ACCENT, chips, choose, create, follow, initialize, stage, within } from "./base.js";
+import { INSIDE_LOOK, bars, reader } from "./inside.js";
 
 const COLOURS = { new: `rgb(${ACCENT.join(" ")})`, before: `rgb(${ACCENT.join(" ")} / .35)`, again: "rgb(234 88 12 / .85)", later: "rgb(128 128 128 / .15)" };
 

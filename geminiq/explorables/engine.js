@@ -303,7 +303,7 @@ export class Transformer {
 export function candidates(logits, { temperature = 1, topK = Infinity, topP = 1, minP = 0 } = {}) {
   if (temperature === 0) return logits.map(() => 0).fill(1, likeliest(logits), likeliest(logits) + 1);
   const chances = softmax(logits, temperature), sum = (ids) => ids.reduce((all, id) => all + chances[id], 0);
-  let kept = [...chances.keys()].sort((a, b) => chances[b] - chances[a] || a - b).slice(0, topK);
+  let kept = ranked(chances).slice(0, topK);
   let before = 0;                                                     // what the likelier ones have together
   const enough = topP * (1 - 1e-6) * sum(kept);
   kept = kept.filter((id) => (before += chances[id]) - chances[id] < enough || topP === 1);
@@ -313,6 +313,7 @@ export function candidates(logits, { temperature = 1, topK = Infinity, topP = 1,
   return left;
 }
 
+export const ranked = (numbers) => [...numbers.keys()].sort((a, b) => numbers[b] - numbers[a] || a - b);
 export const likeliest = (scores) => scores.reduce((best, score, id) => (score > scores[best] ? id : best), 0);
 
 export function draw(chances, random = Math.random) {

@@ -43,8 +43,6 @@ export const bars = (caption, rows) => [create("caption", {}, caption), create("
   create("tr", marked ? { class: "marked" } : {}, create("th", { scope: "row" }, `${marked ? "✓ " : ""}${name}`),
     create("td", {}, create("div", { style: `width: ${100 * share}%` })), create("td", {}, number))))];
 
-export const within = (number, count) => Math.max(0, Math.min(count - 1, number));
-
 export const INSIDE_LOOK = `
   form { display: flex; gap: 8px; margin-bottom: 8px; max-width: 720px }
   form input, form button { font: inherit; color: inherit; background: none; padding: 5px 8px; border: 1px solid rgb(128 128 128 / .6);

@@ -40,7 +40,7 @@ function chances(model) {
   const table = create("table", { class: "chances" }, create("thead", {}, create("tr", {}, ...head)), body);
   follow(model, "next", () => {
     const { rows, kept, had, read, last } = model.get("next"), drawn = model.get("seed") > 0;
-    status.value = `${kept} of ${model.get("vocabulary")} tokens may come next; the model gave them ${inWords(had)}. ` +
+    status.value = `${kept} of ${model.get("vocabulary")} tokens may come next; the model gave them ${tenths(had)}. ` +
       `It read ${read} tokens, the last is “${visible(last)}”.`;
     table.classList.toggle("drawn", drawn);
     body.replaceChildren(...rows.map((row, i) => tableRow(row, drawn, i === rows.length - 1)));
@@ -54,11 +54,11 @@ function tableRow([name, before, after, draws, kept], drawn, others) {
   const bars = [["before", before], ["after", after], ...(drawn ? [["draws", draws]] : [])];
   return create("tr", { class: kept ? "" : "cut" }, create("th", { scope: "row", class: "token" }, others ? name : visible(name)),
     create("td", { class: "bars" }, ...bars.map(([kind, percent]) => create("div", { class: kind, style: `width: ${percent}%` }))),
-    create("td", { class: "before" }, inWords(before)), create("td", { class: "after" }, kept ? inWords(after) : "cut"),
+    create("td", { class: "before" }, tenths(before)), create("td", { class: "after" }, kept ? tenths(after) : "cut"),
     create("td", { class: "draws" }, drawn ? draws : "–"));
 }
 
-const inWords = (percent) => (percent < 0.1 ? "<0.1%" : `${percent.toFixed(1)}%`);
+const tenths = (percent) => (percent < 0.1 ? "<0.1%" : `${percent.toFixed(1)}%`);
 
 const LOOK = `
   .knobs { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); max-width: 720px; gap: 6px 16px }

@@ -1,5 +1,5 @@
 // What the pictures ask of the model; runs in a worker, behind engine.js.
-import { candidates, draw, likeliest, readModel, softmax, write } from "./engine.js";
+import { candidates, draw, likeliest, ranked, readModel, softmax, write } from "./engine.js";
 
 const LIKELY = 8, PLACES = 8;   // of a token of an answer: tokens that were likely, places where a head looked
 const LONGEST_LOOK = 128;       // tokens of a text of which all heads are shown
@@ -18,7 +18,7 @@ const ASKED = {
     const seen = [], written = [];
     for (const { id, chances, logits } of write(model, tokenizer, ids, { ...how, without: new Set(without), random: dice(seed) })) {
       const shown = how.temperature === 0 ? softmax(logits) : chances;
-      const best = [...shown.keys()].sort((a, b) => shown[b] - shown[a] || a - b).filter((id) => shown[id] > 0);
+      const best = ranked(shown).filter((id) => shown[id] > 0);
       written.push(id);
       answer.tokens.push(...names(tokenizer, [id]));
       answer.chances.push(percent(shown[id]));
@@ -48,7 +48,7 @@ const ASKED = {
     const { ids, written } = greedy(model, tokenizer, text);
     const lines = model.kept.map(({ stream }) => stream.map((x) => softmax(model.logits(x))));
     const cell = (chances, last) => ({ chance: percent(chances[likeliest(last)]),
-      likely: most(chances, LENS).map((id) => [...names(tokenizer, [id]), percent(chances[id])]) });
+      likely: ranked(chances).slice(0, LENS).map((id) => [...names(tokenizer, [id]), percent(chances[id])]) });
     return { tokens: names(tokenizer, model.ids), read: ids.length, text: tokenizer.decode(written),
       cells: lines[0].map((_, row) => lines.map((line) => cell(line[row], line.at(-1)))) };
   },
@@ -85,7 +85,7 @@ const ASKED = {
     const logits = model.read(ids), before = softmax(logits), random = dice(seed);
     const after = candidates(logits, { temperature, topK: topK || Infinity, topP, minP }), drawn = after.map(() => 0);
     for (let i = 0; seed && i < DRAWS; i++) drawn[draw(after, random)]++;
-    const order = [...before.keys()].sort((a, b) => before[b] - before[a] || a - b), others = order.slice(SHOWN);
+    const order = ranked(before), others = order.slice(SHOWN);
     const sum = (numbers, ids) => ids.reduce((all, id) => all + numbers[id], 0);
     const row = (name, ids) => [name, percent(sum(before, ids)), percent(sum(after, ids)), sum(drawn, ids), ids.some((id) => after[id] > 0)];
     const kept = order.filter((id) => after[id] > 0);
@@ -122,8 +122,6 @@ function greedy(model, tokenizer, text, onToken) {
   return { ids, written };
 }
 
-const most = (chances, count) => [...chances.keys()].sort((a, b) => chances[b] - chances[a] || a - b).slice(0, count);
-
 const promptOf = (tokenizer, messages) => (tokenizer.chat ? tokenizer.conversation(messages)
   : [...tokenizer.start, ...tokenizer.encode(messages.map(({ content }) => content).join("\n"))]);
 
@@ -139,8 +137,7 @@ const percent = (share) => Math.round(1000 * share) / 10;
 function mostLookedAt(model) {
   const { n_layers: L, n_heads: H } = model.config, { attention } = model.kept.at(-1);
   return Array.from({ length: L * H }, (_, i) => attention[Math.floor(i / H)]?.[i % H] ?? []).flatMap((weights) => {
-    const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a] || a - b).slice(0, PLACES);
-    const kept = order.map((place) => [place, Math.round(100 * weights[place])]).filter(([, share]) => share > 0);
+    const kept = ranked(weights).slice(0, PLACES).map((place) => [place, Math.round(100 * weights[place])]).filter(([, share]) => share > 0);
     return Array.from({ length: PLACES }, (_, k) => kept[k] ?? [0, 0]).flatMap(([place, share]) => [place % 256, place >> 8, share]);
   });
 }

@@ -1,6 +1,6 @@
 // The logit lens: what the model would say next, if it stopped after this layer (nostalgebraist 2020).
-import { choose, create, follow, initialize, stage } from "./base.js";
-import { INSIDE_LOOK, bars, reader, within } from "./inside.js";
+import { choose, create, exact, follow, inWords, initialize, stage, within } from "./base.js";
+import { INSIDE_LOOK, bars, reader } from "./inside.js";
 
 const MOST = 12;   // columns that are seen at once
 const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0], Home: [0, -Infinity], End: [0, Infinity] };
@@ -29,8 +29,6 @@ const first = (model) => {   // so that the chosen position is seen
   return Math.max(0, position(model) - columns(model) + 1, Math.min(last, model.get("first")));
 };
 const rowName = (layer) => (layer ? `layer ${layer - 1}` : "embedding");
-const spaced = (name) => name.replace(/^ | $/g, "␣");
-const percents = (percent) => (percent < 0.1 ? "<0.1%" : `${percent < 10 ? percent : Math.round(percent)}%`);
 
 // Which part of the text is seen.
 function part(model) {
@@ -62,7 +60,7 @@ function cells(model) {
     const said = Math.max(0, Math.min(end, read) - start);
     table.replaceChildren(create("thead", {},
       create("tr", {}, create("td"), ...group("what it reads", said), ...group("its answer", end - start - said)),
-      create("tr", {}, create("td"), ...at.map((i) => create("th", { scope: "col", title: tokens[i], ...edge(i) }, spaced(tokens[i]))))),
+      create("tr", {}, create("td"), ...at.map((i) => create("th", { scope: "col", title: tokens[i], ...edge(i) }, exact(tokens[i]))))),
     create("tbody", {}, ...cells.map((row, layer) => create("tr", {}, create("th", { scope: "row" }, rowName(layer)),
       ...at.map((i) => create("td", edge(i), button(model, layer, i)))))));
     if (hadFocus) table.querySelector("[tabindex='0']").focus();
@@ -83,8 +81,8 @@ function button(model, layer, at) {
   const { tokens, cells } = model.get("found"), [name, percent] = cells[layer][at].likely[0];
   const chosen = layer === model.get("layer") && at === position(model), same = name === cells.at(-1)[at].likely[0][0];
   const made = create("button", { type: "button", "aria-pressed": chosen, tabindex: chosen ? 0 : -1, class: same ? "same" : "", title: name,
-    style: `--strength: ${percent / 100}`, "aria-label": `${rowName(layer)}, at “${tokens[at]}”: “${spaced(name)}” ${percents(percent)}` },
-  spaced(name), create("small", {}, percents(percent)));
+    style: `--strength: ${percent / 100}`, "aria-label": `${rowName(layer)}, at “${tokens[at]}”: “${exact(name)}” ${inWords(percent)}` },
+  exact(name), create("small", {}, inWords(percent)));
   made.addEventListener("click", () => pick(model, layer, at));
   return made;
 }
@@ -103,12 +101,12 @@ function details(model) {
   function draw() {
     const { tokens, cells } = model.get("found"), at = position(model), layer = within(model.get("layer"), cells.length);
     const [last, chance] = cells.at(-1)[at].likely[0], [now, percent] = cells[layer][at].likely[0];
-    status.value = `At “${spaced(tokens[at])}”, the ${layer ? `stream after ${rowName(layer)}` : "embedding alone"} says “${spaced(now)}” ` +
-      `(${percents(percent)}); the last layer says “${spaced(last)}” (${percents(chance)}).`;
+    status.value = `At “${exact(tokens[at])}”, the ${layer ? `stream after ${rowName(layer)}` : "embedding alone"} says “${exact(now)}” ` +
+      `(${inWords(percent)}); the last layer says “${exact(last)}” (${inWords(chance)}).`;
     likely.replaceChildren(...bars(`The five likeliest, ${layer ? `after ${rowName(layer)}` : "from the embedding alone"}`,
-      cells[layer][at].likely.map(([name, share]) => [spaced(name), share / 100, percents(share), name === last])));
-    growth.replaceChildren(...bars(`How “${spaced(last)}”, the last layer's choice, becomes likely`,
-      cells.map((row, i) => [rowName(i), row[at].chance / 100, percents(row[at].chance), i === layer])));
+      cells[layer][at].likely.map(([name, share]) => [exact(name), share / 100, inWords(share), name === last])));
+    growth.replaceChildren(...bars(`How “${exact(last)}”, the last layer's choice, becomes likely`,
+      cells.map((row, i) => [rowName(i), row[at].chance / 100, inWords(row[at].chance), i === layer])));
   }
 
   for (const name of ["found", "layer", "position"]) model.on(`change:${name}`, draw);

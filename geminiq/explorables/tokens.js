@@ -12,7 +12,7 @@ function render({ model, el }) {
 
   function draw() {
     const words = piecesAt(model);
-    status.value = inWords(model, words);
+    status.value = counted(model, words);
     line.setAttribute("aria-label", model.get("step") < model.get("cut").merges.length ? "pieces" : "tokens");
     line.replaceChildren(...words.map((word) => create("div", { class: "word", role: "presentation" }, ...word.map(chip))));
     table.fill();
@@ -44,7 +44,7 @@ function piecesAt(model) {
   return pieces;
 }
 
-function inWords(model, words) {
+function counted(model, words) {
   const { merges } = model.get("cut"), step = model.get("step"), pieces = words.flat();
   const text = pieces.map((piece) => piece.text).join(""), tokens = pieces.flatMap(({ ids }) => ids).length;
   const counts = `${count([...text].length, "character")}, ${count(bytesOf(text).length, "byte")}, ${count(tokens, "token")}.`;
