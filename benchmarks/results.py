@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("imports", "train", "generate", "attention", "moe", "optimizer", "memory", "data")
+BENCHMARKS = ("imports", "train", "generate", "attention", "moe", "optimizer", "memory", "data", "page")
 
 
 def run(name: str) -> tuple[str, int]:

@@ -25,7 +25,8 @@ from reader import Site, documented, front_matter, read
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS, PROCESSED, PAGES, SITE = ROOT / "nbs", ROOT / "_proc", ROOT / "build" / "site", ROOT / "_docs"
 VENDOR = ROOT / "docs" / "_static" / "vendor"
-WANTED = {  # what the site needs of each npm package
+WANTED = {  # what the site, or its tests, need of each npm package
+    "axe-core": ("package/axe.min.js",),
     "mathjax": ("package/es5/node-main.js", "package/es5/input/tex", "package/es5/output/chtml",
                 "package/es5/adaptors/", "package/es5/a11y/assistive-mml.js"),
     "mermaid": ("package/dist/mermaid.esm.min.mjs", "package/dist/chunks/mermaid.esm.min/"),
@@ -80,7 +81,7 @@ def unpack(archive: Path, target: Path, wanted: tuple[str, ...]) -> None:
     with tarfile.open(archive) as package:
         for member in package:
             if member.isfile() and member.name.startswith(wanted) and not member.name.endswith(".map"):
-                file = target / member.name.split("/", 2)[2]
+                file = target / member.name.split("/", 2)[-1]
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(package.extractfile(member).read())
 
@@ -154,6 +155,7 @@ def typeset(built: Path) -> None:
     done = json.loads(run_node("node", str(ROOT / "docs" / "mathematics.cjs"), said=json.dumps(formulas)))
     drawn = iter(done["html"])
     for path, text in pages.items():
+        text = text.replace('class="caption" role="heading"', 'class="caption" role="heading" aria-level="2"')   # the sidebar's
         path.write_text(FORMULA.sub(lambda found: found[1] + next(drawn), text))
     (built / "_static" / "mathematics.css").write_text(done["css"])
 

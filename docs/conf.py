@@ -22,7 +22,7 @@ def setup(app: Sphinx) -> None:
 project, author, release = settings["title"], settings["author"], settings["version"]
 project_copyright = settings["copyright"]
 extensions = ["myst_nb"]
-exclude_patterns = ["notebooks", "vendor/mathjax/**.js"]
+exclude_patterns = ["notebooks", "vendor/axe-core", "vendor/mathjax/**.js"]
 
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # a page has no kernel for a widget to talk to
@@ -37,7 +37,7 @@ html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["course.css", "mathematics.css"]
-html_js_files = [("diagrams.js", {"type": "module"})]
+html_js_files = [("diagrams.js", {"type": "module"}), ("scrolling.js", {"type": "module"})]
 html_favicon = "_static/favicon.svg"
 html_copy_source = False
 text = {"admonition-font-size": "0.9375rem", "admonition-title-font-size": "0.9375rem"}

@@ -203,7 +203,7 @@ export const ANSWER_LOOK = `
   .heads { display: grid; grid-template-columns: repeat(var(--heads), 62px); gap: 3px; margin-top: 4px }
   .heads .all { grid-column: 1 / -1; justify-self: start; padding: 2px 8px }
   .heads button { font: inherit; font-size: 12px; color: inherit; white-space: pre; overflow: hidden; text-overflow: ellipsis; padding: 2px;
-    border: 2px solid transparent; border-radius: 5px; background: rgb(var(--accent) / calc(.06 + .6 * var(--strength, 0))) }
+    border: 2px solid transparent; border-radius: 5px; background: rgb(var(--accent) / calc(.06 + .5 * var(--strength, 0))) }
   .heads small { display: block; font-size: 11px }
   .heads [aria-checked=true] { border-color: currentColor }
   .details p { margin: 8px 0 }
@@ -212,7 +212,7 @@ export const ANSWER_LOOK = `
   .context { position: relative }
   .context svg { position: absolute; inset: 0; width: 100%; height: 100%; overflow: visible; pointer-events: none }
   .context path { fill: none; stroke: rgb(var(--accent) / .55) }
-  .context span { border-radius: 3px; background: rgb(var(--accent) / calc(.75 * var(--strength, 0))) }
-  .context small { font-size: 10px; vertical-align: super; opacity: 1 }
+  .context span { border-radius: 3px; background: rgb(var(--accent) / calc(.56 * var(--strength, 0))) }
+  .context small { font-size: 10px; vertical-align: super }
   .context .last { display: inline-block; white-space: pre; line-height: 1.3; outline: 2px solid }
 `;

@@ -221,7 +221,6 @@ const STYLE = `
   @media print { :host { display: none } }
   p { margin: 0 0 10px }
   strong:not(:empty) { display: block }
-  small { opacity: .75 }
   :focus-visible { outline: 2px solid rgb(var(--accent)); outline-offset: 2px }
   .bar, .figures { display: flex; flex-wrap: wrap; align-items: center; gap: 6px 24px; margin-bottom: 10px }
   .figures { align-items: end; gap: 16px 32px }
@@ -259,7 +258,7 @@ const STYLE = `
 
   .chips { display: flex; flex-wrap: wrap; gap: 4px; margin-bottom: 8px }
   .chips > * { font: inherit; color: inherit; white-space: pre; text-align: center; padding: 2px 6px;
-    border: 2px solid transparent; border-radius: 6px; background: rgb(var(--accent) / calc(.06 + .6 * var(--strength, 0))) }
+    border: 2px solid transparent; border-radius: 6px; background: rgb(var(--accent) / calc(.06 + .5 * var(--strength, 0))) }
   .chips [aria-checked=true] { border-color: currentColor }
   button { cursor: pointer }
   .chips small { display: block; font-size: 11px; font-variant-numeric: tabular-nums }

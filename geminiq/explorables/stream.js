@@ -81,8 +81,8 @@ function button(model, layer, at) {
   const { tokens, cells } = model.get("found"), [name, percent] = cells[layer][at].likely[0];
   const chosen = layer === model.get("layer") && at === position(model), same = name === cells.at(-1)[at].likely[0][0];
   const made = create("button", { type: "button", "aria-pressed": chosen, tabindex: chosen ? 0 : -1, class: same ? "same" : "", title: name,
-    style: `--strength: ${percent / 100}`, "aria-label": `${rowName(layer)}, at “${tokens[at]}”: “${exact(name)}” ${inWords(percent)}` },
-  exact(name), create("small", {}, inWords(percent)));
+    style: `--strength: ${percent / 100}`, "aria-label": `${rowName(layer)}, at “${tokens[at]}”: ${exact(name)} ${inWords(percent)}` },
+  `${exact(name)} `, create("small", {}, inWords(percent)));
   made.addEventListener("click", () => pick(model, layer, at));
   return made;
 }
@@ -125,9 +125,9 @@ const STREAM_LOOK = `
   .lens [scope=colgroup] { border-bottom: 1px solid rgb(128 128 128 / .6) }
   .lens tbody th { padding-inline-end: 6px }
   .lens .begins { padding-inline-start: 4px; border-inline-start: 2px solid rgb(128 128 128 / .6) }
-  .lens button { font: inherit; color: inherit; width: 100%; padding: 2px 1px; overflow: hidden; text-overflow: ellipsis; white-space: pre;
-    border: 2px solid transparent; border-radius: 5px; background: rgb(var(--accent) / calc(.06 + .6 * var(--strength, 0))) }
-  .lens small { display: block; font-size: 11px; font-weight: normal; opacity: 1; font-variant-numeric: tabular-nums }
+  .lens button { font: inherit; color: inherit; width: 100%; padding: 2px 1px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
+    border: 2px solid transparent; border-radius: 5px; background: rgb(var(--accent) / calc(.06 + .5 * var(--strength, 0))) }
+  .lens small { display: block; font-size: 11px; font-weight: normal; font-variant-numeric: tabular-nums }
   .lens .same { font-weight: bold }
   .lens [aria-pressed=true] { border-color: currentColor }
 `;

@@ -26,6 +26,7 @@ from ..generation.sampling import Sampling
 from ..models.attention import record_attention
 from ..models.transformer import Transformer
 from .chat_explorable import _answer, _names, _still, _words
+from .device import UserError
 from .explorables import CHOICE, DATA, AttentionExplorable, Explorable, _module, explore_attention
 from .files import write_file
 from .visualization import Picture
@@ -87,20 +88,27 @@ def explore_model(model: Transformer,
     "Ask a model, look into its answer, and break it; raises `UserError` for a model that a page cannot compute."
     asked = "\n".join(filter(None, [story.strip(), question.strip()]))
     talk = Conversation(model, tokenizer)
-    read = _read(talk, asked)
-    length = min(60, model.config.max_seq_len - len(read))
-    greedy = {"sampling": Sampling(temperature=0), "stop_ids": tokenizer.stop_ids}
-    written = generate(model, torch.tensor([read]), length, **greedy)[0].tolist()
+    read, written = _ask(talk, asked)
     turns = [{"question": asked, "answer": {"text": tokenizer.decode(written)} | _answer(talk, read, written)}]
     return ModelExplorable(model, tokenizer, _still(turns, title or asked), _words(turns), title=title, story=story,
                            question=question, turns=turns, token=token, answers=talk.has_template)
 
 
-def _read(talk: Conversation, asked: str) -> list[int]:
-    "The tokens that the model reads, as the page makes them."
-    if talk.has_template:
-        return talk.prompt([{"role": "user", "content": asked}])[0]
-    return [*talk.tokenizer.start_ids, *talk.tokenizer.encode(asked)]
+def _ask(talk: Conversation, asked: str) -> tuple[list[int], list[int]]:   # tokens read, tokens written
+    "A text and its likeliest answer, as the page writes it."
+    read = _read(talk, asked)
+    length = min(60, talk.model.config.max_seq_len - len(read))
+    greedy = {"sampling": Sampling(temperature=0), "stop_ids": talk.tokenizer.stop_ids}
+    return read, generate(talk.model, torch.tensor([read]), length, **greedy)[0].tolist()
+
+
+def _read(talk: Conversation, asked: str, answer: str = "") -> list[int]:
+    "The tokens that the model reads, as the page makes them; its answer may have begun."
+    ids = [*talk._tokens([{"role": "user", "content": asked}]), *talk.tokenizer.encode(answer)]
+    if len(ids) >= talk.model.config.max_seq_len:
+        raise UserError(f"that is {len(ids)} tokens, and this model reads at most {talk.model.config.max_seq_len - 1}: "
+                        f"shorten the text")
+    return ids
 
 # %% ../../nbs/workshop/live.ipynb #live-reading
 class ReadingExplorable(LiveExplorable, AttentionExplorable):
@@ -122,7 +130,7 @@ def explore_reading(model: Transformer,
     talk = Conversation(model, tokenizer)
     ids = _read(talk, text)
     with record_attention(model) as weights:
-        model(torch.tensor([ids]))
+        model(torch.tensor([ids], device=model.embedding.weight.device))
     still = explore_attention(torch.cat(weights), [name.strip() or "␣" for name in _names(talk, ids)], title=title)
     traits = {name: getattr(still, name) for name in ("tokens", "shape", "causal", "packed")}
     return ReadingExplorable(model, tokenizer, still.still, still.table, title=title, text=text, layer=layer, head=head,

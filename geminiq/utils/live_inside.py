@@ -14,11 +14,10 @@ from matplotlib.patches import Patch
 
 from ..data.tokenizer import Tokenizer
 from ..generation.chat import Conversation
-from ..generation.sampling import Sampling
 from ..models.transformer import Transformer
 from .chat_explorable import _names, _percent
 from .explorables import CHOICE, DATA, _module
-from .live import LiveExplorable
+from .live import LiveExplorable, _ask
 from .visualization import Picture, _visible
 
 # %% ../../nbs/workshop/live_inside.ipynb #inside-lens
@@ -59,7 +58,8 @@ def explore_stream(model: Transformer,
                    position: int | None = None,   # chosen first; None: a word of the answer that is found gradually
                    ) -> StreamExplorable:
     "Look into the stream: what would be said after each layer; raises `UserError` for a model that a page cannot compute."
-    found = _look_into(_greedy(model, tokenizer, text))
+    talk = Conversation(model, tokenizer)
+    found = _look_into(talk, *_ask(talk, text))
     T = len(found["tokens"])
     if position is None:
         position = max(range(found["read"] - 1, T), key=lambda at: _in_between(found, at))
@@ -68,25 +68,18 @@ def explore_stream(model: Transformer,
                             layer=len(found["cells"]) // 2)
 
 
-def _look_into(talk: Conversation) -> dict[str, Any]:
+def _look_into(talk: Conversation, read: list[int], written: list[int]) -> dict[str, Any]:
     "What the page shows of a text and its answer."
-    tokens = [*talk.read, *talk.written[:-1]]         # the last one is written, but not read
+    tokens = [*read, *written[:-1]]                   # the last one is written, but not read
     rows = lens(talk.model, tokens)                   # (L + 1, T, V)
     last = rows[-1].argmax(-1)[:, None]               # (T, 1)
     cells = [[_cell(talk, chances, int(token)) for chances, token in zip(row, last, strict=True)] for row in rows]
-    return {"tokens": _names(talk, tokens), "read": len(talk.read), "cells": cells, "text": talk.messages[-1]["content"]}
+    return {"tokens": _names(talk, tokens), "read": len(read), "cells": cells, "text": talk.tokenizer.decode(written)}
 
 
 def _in_between(found: dict[str, Any], at: int) -> float:
     "How gradually the layers find what is said at a position."
     return sum(row[at]["chance"] * (100 - row[at]["chance"]) for row in found["cells"])
-
-
-def _greedy(model: Transformer, tokenizer: Tokenizer, text: str) -> Conversation:
-    "A text and the likeliest answer."
-    talk = Conversation(model, tokenizer, Sampling(temperature=0))
-    list(talk.reply(text))
-    return talk
 
 
 def _cell(talk: Conversation,
@@ -166,12 +159,13 @@ def explore_cache(model: Transformer,
                   step: int = 3,    # shown first
                   ) -> CacheExplorable:
     "See what each step of writing computes and keeps; raises `UserError` for a model that a page cannot compute."
-    talk, config = _greedy(model, tokenizer, text), model.config
+    talk, config = Conversation(model, tokenizer), model.config
+    read, written = _ask(talk, text)
     kv = config.n_kv_heads or config.n_heads
     shape: dict[str, Any] = {"layers": config.n_layers, "heads": config.n_heads, "kv": kv, "width": config.head_dim}
-    ends = range(len(talk.read), len(talk.read) + len(talk.written))   # positions after each step
+    ends = range(len(read), len(read) + len(written))   # positions after each step
     steps = [_step(shape, kept, end) for kept, end in zip([0, *ends], ends, strict=False)]
-    found = {"tokens": _names(talk, [*talk.read, *talk.written]), "text": talk.messages[-1]["content"], "steps": steps}
+    found = {"tokens": _names(talk, [*read, *written]), "text": tokenizer.decode(written), "steps": steps}
     step = min(step, len(steps) - 1)
     return CacheExplorable(model, tokenizer, _plot_steps(steps, step, title or text), _steps_table(steps), title=title, text=text,
                            found=found, step=step, shape=shape, room=config.max_seq_len)

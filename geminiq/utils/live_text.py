@@ -15,15 +15,15 @@ import torch
 import traitlets
 from torch import Tensor
 
-from ..data.tokenizer import ChatTokenizer, Tokenizer
+from ..data.tokenizer import Tokenizer
 from ..generation.cache import next_token_logits
-from ..generation.chat import Conversation
+from ..generation.chat import Conversation, has_template
 from ..generation.sampling import Sampling
 from ..models.transformer import Transformer
 from .chat_explorable import _names, _percent
 from .device import UserError
 from .explorables import CHOICE, DATA, _module
-from .live import LiveExplorable
+from .live import LiveExplorable, _read
 from .visualization import Picture
 from .web import _tokenizer_in_words
 
@@ -129,14 +129,12 @@ def _next(model: Transformer,
           sampling: Sampling,
           ) -> dict[str, Any]:      # as the page needs it
     "What may come next, before and after the cuts: the likeliest tokens, and all others together."
-    ids = _prompt(tokenizer, text) + tokenizer.encode(answer)
-    if len(ids) >= model.config.max_seq_len:
-        raise UserError(f"that is {len(ids)} tokens, and this model reads at most {model.config.max_seq_len - 1}: "
-                        f"shorten the text")
+    talk = Conversation(model, tokenizer)
+    ids = _read(talk, text, answer)
     logits = next_token_logits(model, torch.tensor([ids], device=model.embedding.weight.device))[0].float().cpu()
     before, after = logits.softmax(-1), _after(logits, sampling)
     order = before.sort(descending=True, stable=True).indices
-    *names, last = _names(Conversation(model, tokenizer), [*order[:_SHOWN], ids[-1]])
+    *names, last = _names(talk, [*order[:_SHOWN], ids[-1]])
     lines = [*zip(names, order[:_SHOWN, None], strict=True), (f"{len(order[_SHOWN:])} others", order[_SHOWN:])]
     rows = [[name, _percent(before[i].sum()), _percent(after[i].sum()), 0, bool(after[i].any())] for name, i in lines]
     return {"rows": rows, "kept": int((after > 0).sum()), "had": _percent(before[after > 0].sum()),
@@ -144,13 +142,6 @@ def _next(model: Transformer,
 
 
 _SHOWN = 12   # tokens
-
-
-def _prompt(tokenizer: Tokenizer, text: str) -> list[int]:
-    "What the model reads before its answer, or before the text goes on."
-    if isinstance(tokenizer, ChatTokenizer):
-        return tokenizer.apply_chat_template([{"role": "user", "content": text}])
-    return [*tokenizer.start_ids, *tokenizer.encode(text)]
 
 
 def _after(logits: Tensor,       # (V,)
@@ -189,7 +180,7 @@ def explore_sampling(model: Transformer,
     sampling = sampling or Sampling()
     if sampling.repetition_penalty != 1:
         raise UserError(f"this picture has no repetition_penalty, and it is {sampling.repetition_penalty}: leave it out")
-    chat = isinstance(tokenizer, ChatTokenizer)
+    chat = has_template(tokenizer)
     if answer and not chat:
         raise UserError(f"this model does not answer, so no answer can begin with {answer!r}: put it into the text")
     found = _next(model, tokenizer, text, answer, sampling)

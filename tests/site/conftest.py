@@ -24,7 +24,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-sync", "-
          "--disable-background-networking", "--disable-component-update",
          "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost , EXCLUDE 127.0.0.1"]
 
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><link rel="icon" href="data:,">
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>A picture</title><link rel="icon" href="data:,">
 <meta name="viewport" content="width=device-width"><style>
 body { font-family: system-ui; margin: 24px; max-width: 780px }
 @media (prefers-color-scheme: dark) { body { background: #131416; color: #cfd0d0; color-scheme: dark } }
