@@ -63,6 +63,14 @@ def test_no_two_notebooks_write_one_module():
     assert targets and len(targets) == len(set(targets))
 
 
+def test_no_sentence_stands_twice_in_a_row():
+    twice = re.compile(r"\b(\w[^.!?\n]{8,}[.!?]) \1")
+    found = {path.name: twice.search(cell.source)[1] for path in NOTEBOOKS for cell in nbformat.read(path, 4).cells
+             if cell.cell_type == "markdown" and twice.search(cell.source)}
+    assert not found
+    assert twice.search("Here it is. The same again. The same again.")[1] == "The same again."
+
+
 def test_notebooks_are_clean(copy: Path):
     nbdev("nbdev_clean", copy)
     unclean = [file for file in files(copy / "nbs", ".ipynb")
@@ -92,8 +100,8 @@ def number(path: Path) -> int | None:
 LESSONS = [path for path in NOTEBOOKS if number(path) is not None]
 
 
-# The first, the tour, shows what all others build.
-@pytest.mark.parametrize("path", LESSONS[1:], ids=lambda path: path.stem)
+# The first two, before everything is built, show what the others build.
+@pytest.mark.parametrize("path", LESSONS[2:], ids=lambda path: path.stem)
 def test_lessons_import_only_from_earlier_ones_and_from_the_workshop(path: Path):
     for module, exported in imports(path):
         if module.startswith("geminiq.course."):
