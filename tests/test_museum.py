@@ -27,7 +27,7 @@ def test_each_exhibit_earns_its_own_message(museum: Museum, exhibit):
 
 @pytest.mark.parametrize("museum", MUSEUMS, ids=lambda museum: museum.topic)
 def test_no_two_exhibits_earn_the_same_message(museum: Museum):
-    messages = [museum.mistake(exhibit.exercise, exhibit.solution) for exhibit in museum.exhibits]
+    messages = [(exhibit.exercise, museum.mistake(exhibit.exercise, exhibit.solution)) for exhibit in museum.exhibits]
     assert len(set(messages)) == len(messages)
 
 

@@ -6,13 +6,14 @@
 __all__ = ['museum', 'check']
 
 # %% ../../nbs/museum/07_attention.ipynb #54f1a64d
+from collections.abc import Iterator
 from math import exp, log, sqrt
 
 import torch
 from torch import Tensor, nn, tensor
 from torch.nn import functional as F
 
-from .exercises import Mistake, Museum, expect
+from .exercises import Mistake, Museum, Steps, expect
 
 # %% ../../nbs/museum/07_attention.ipynb #5b7ea937
 museum = Museum("attention")
@@ -28,73 +29,284 @@ def _moved(a: Tensor, b: Tensor) -> bool:
     "Whether two results differ by more than rounding."
     return not torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
 
+
+def _manners(function, right, *inputs: Tensor) -> None:
+    "What every function owes: it leaves its inputs alone, remembers nothing, keeps the kind of numbers, passes gradients on."
+    lent = [x.clone() for x in inputs]
+    first = function(*lent)
+    expect("the result", first, right(*inputs))
+    for name, x, before in zip(("first", "second", "third"), lent, inputs, strict=False):
+        if not torch.equal(x, before):
+            raise Mistake(f"your function changes its {name} input, which is only lent: make a new tensor instead, without "
+                          "`-=`, `/=` or methods that end in `_`")
+    function(*(2 * x[..., :1, :] for x in inputs))
+    expect("the result of the same inputs, after a call with others (does your function remember something?)",
+           function(*lent), right(*inputs))
+    doubles = [x.double().requires_grad_() for x in inputs]
+    result = function(*doubles)
+    if result.dtype != torch.float64:
+        raise Mistake(f"inputs in float64 should give a result in float64, yours is in {result.dtype}: make new tensors with "
+                      "`dtype=x.dtype`, or use `torch.zeros_like` and `x.new_zeros`")
+    if not result.requires_grad:
+        raise Mistake("no gradient comes through your function, so nothing before it could learn: compute with tensors "
+                      "throughout, without `.item()`, `.tolist()`, `.detach()`, `.data` or `torch.tensor(…)` of results")
+    twins = [x.detach().clone().requires_grad_() for x in doubles]
+    weights = _random(*result.shape, seed=9).double()
+    found = torch.autograd.grad((result * weights).sum(), doubles, allow_unused=True)
+    for name, got, gradient in zip(("first", "second", "third"), found,
+                                   torch.autograd.grad((right(*twins) * weights).sum(), twins), strict=False):
+        expect(f"the gradient of the {name} input (the result itself is right: is a part of it computed without gradients?)",
+               torch.zeros_like(gradient) if got is None else got, gradient)
+
 # %% ../../nbs/museum/07_attention.ipynb #9c9fa306
 @museum.test("softmax")
 def _softmax_by_hand(softmax):
     "(ln 3, 0) gives (¾, ¼)"
-    x = tensor([log(3), 0.])
-    expect("softmax of (ln 3, 0)", softmax(x), tensor([.75, .25]), {
-        "you divide the scores by their sum: exponentiate them first, so that every weight is positive": tensor([1., 0.]),
-        "your weights do not sum to one: divide the exponentials by their sum": tensor([3., 1.]),
-        "you took 2 to the power of the scores: softmax uses e, `exp`": 2**x / (2**x).sum()})
-    expect("the scores you were given", x, tensor([log(3), 0.]))
+    expect("softmax of (ln 3, 0)", softmax(tensor([log(3), 0.])), tensor([.75, .25]))
 
 
 @museum.test("softmax")
-def _softmax_of_two_rows(softmax):
-    "each row sums to one"
-    x = tensor([[0., log(3)], [log(2), 0.]])
-    e = x.exp()
-    expect("softmax of two rows", softmax(x), tensor([[1/4, 3/4], [2/3, 1/3]]), {
-        "your columns sum to one, not your rows: the sum goes over the last dimension, `dim=-1`": e / e.sum(0),
-        "all your weights together sum to one: the sum goes over the last dimension only, with `keepdim=True`": e / e.sum()})
+def _softmax_of_rows(softmax):
+    "each row sums to one, whatever stands around it"
+    for shape in (2, 3), (3, 3), (2, 3, 5, 4), (1, 1, 2), (3, 1):
+        x, dims = _random(*shape), ("block", "table", "row", "number")[-len(shape):]
+        expect(f"softmax of scores of shape {shape}", softmax(x), torch.softmax(x, -1), dims=dims)
 
 
 @museum.test("softmax")
 def _softmax_of_large_scores(softmax):
-    "no overflow"
-    large = softmax(tensor([100., 100.]))
-    expect("softmax of (100, 100)", large, tensor([.5, .5]), {
-        "exp(100) overflows, and infinity by infinity is NaN: subtract the largest score first, which changes "
-        "no weight": tensor([torch.nan, torch.nan])})
-    rows = softmax(tensor([[200., 200.], [0., 0.]]))
-    expect("softmax of the rows (200, 200) and (0, 0)", rows, torch.full((2, 2), .5), {
-        "the row of zeros became NaN: subtract the largest score of each row, not that of the whole tensor":
-            tensor([[.5, .5], [torch.nan, torch.nan]])})
+    "no overflow, and large scores are told apart"
+    expect("softmax of (100, 100)", softmax(tensor([100., 100.])), tensor([.5, .5]))
+    for row in ([1000., 999.], [-1000., -1001.], [10000., -10000., 0.]):
+        x = tensor(row).double()
+        expect(f"softmax of {tuple(row)}", softmax(x), torch.softmax(x, -1))
+    rows = tensor([[2000., 2001.], [0., -1.], [-3000., -3000.]]).double()
+    expect("softmax of the rows (2000, 2001), (0, −1) and (−3000, −3000)", softmax(rows), torch.softmax(rows, -1),
+           dims=("row", "number"))
+
+
+@museum.test("softmax")
+def _softmax_has_manners(softmax):
+    "changes nothing, remembers nothing, lets gradients through"
+    _manners(softmax, lambda x: torch.softmax(x, -1), _random(3, 4, 5))
+
+# %% ../../nbs/museum/07_attention.ipynb #softmax-steps
+class _Softmax(Steps):
+    "Right, in steps that can be got wrong one by one."
+
+    def largest(self, x): return x.amax(-1, keepdim=True)
+
+    def power(self, x): return x.exp()
+
+    def total(self, e): return e.sum(-1, keepdim=True)
+
+    def run(self, x):
+        e = self.power(x - self.largest(x))
+        return e / self.total(e)
+
+
+museum.right("softmax")(_Softmax)
+
+
+@museum.probe("softmax")
+def _softmax_probe(softmax) -> Iterator[Tensor]:
+    "Small scores in one to three dimensions, then large ones."
+    for shape in ((4,), (3, 3), (2, 3), (2, 5, 3)):
+        yield softmax(_random(*shape))
+    for rows in ([[2000., 2001.], [0., -1.], [-3000., -3000.]], [[10000., -10000., 0.], [1., 2., 3.]], [[1000., 999.]]):
+        yield softmax(tensor(rows).double())
+
+
+museum.hint("softmax", "three lines: the largest score of each row, `amax(-1, keepdim=True)`; `exp` of the differences; "
+                       "divided by their sum over the same dimension, again with `keepdim=True`.")
 
 # %% ../../nbs/museum/07_attention.ipynb #718a893d
-@museum.wrong("softmax", earns="exponentiate them first")
-def _shares_of_the_sum(x):
-    return x / x.sum(-1, keepdim=True)
+@museum.wrong("softmax", says="you divide the scores by their sum: exponentiate them first, so that every weight is positive")
+class _Shares_of_the_sum(_Softmax):
+    def power(self, x): return x
+
+    def largest(self, x): return torch.zeros_like(x)
+
+
+@museum.wrong("softmax", says="your weights do not sum to one: divide the exponentials by their sum")
+class _Not_divided(_Softmax):
+    def total(self, e): return torch.ones_like(e)
+
+    def largest(self, x): return torch.zeros_like(x)
+
+
+@museum.wrong("softmax", says="you do not divide by the sum, or you divide by the largest weight: the weights of a row must "
+                              "sum to one")
+class _The_largest_is_one(_Softmax):
+    def total(self, e): return torch.ones_like(e)
 
 # %% ../../nbs/museum/07_attention.ipynb #869ef156
-@museum.wrong("softmax", earns="columns sum to one")
+@museum.wrong("softmax", says="your columns sum to one, not your rows: the sum goes over the last dimension, `dim=-1`")
 def _softmax_over_the_queries(x):
+    return torch.softmax(x, dim=-2 if x.ndim > 1 else -1)
+
+
+@museum.wrong("softmax", says="you sum over the first dimension: it goes over the last one, `dim=-1`, however many there are")
+def _softmax_over_the_first(x):
     return torch.softmax(x, dim=0)
 
 
-@museum.wrong("softmax", earns="all your weights together")
-def _softmax_over_everything(x):
-    return x.exp() / x.exp().sum()
+@museum.wrong("softmax", says="you sum over dimension 1, which is the last one only in a table: use `dim=-1`")
+def _softmax_over_dimension_1(x):
+    return torch.softmax(x, dim=min(1, x.ndim - 1))
+
+
+@museum.wrong("softmax", says="all your weights together sum to one: the sum goes over the last dimension only, with "
+                              "`keepdim=True`")
+class _Softmax_over_everything(_Softmax):
+    def total(self, e): return e.sum()
+
+    def largest(self, x): return x.max()
+
+
+@museum.wrong("softmax", says="your sums lie along the wrong dimension: `sum(-1)` drops a dimension, and what is left lines up "
+                              "with the columns. Write `keepdim=True`")
+def _sums_lie_down(x):
+    e = (x - x.amax(-1, keepdim=True)).exp()
+    return e / e.sum(-1)
 
 # %% ../../nbs/museum/07_attention.ipynb #50990ccf
-@museum.wrong("softmax", earns="overflows")
-def _softmax_as_on_paper(x):
-    return x.exp() / x.exp().sum(-1, keepdim=True)
+@museum.wrong("softmax", says="large scores overflow: exp(100) is infinite in float32, and infinity by infinity is NaN. "
+                              "Subtract the largest score of each row first, which changes no weight")
+class _Softmax_as_on_paper(_Softmax):
+    def largest(self, x): return torch.zeros_like(x)
+
+
+@museum.wrong("softmax", says="you cut large scores off, so that 1000 and 999 become alike: subtract the largest score of each "
+                              "row instead")
+def _large_scores_cut_off(x):
+    e = x.clamp(-80, 80).exp()
+    return e / e.sum(-1, keepdim=True)
+
+
+@museum.wrong("softmax", says="you subtract the mean, and a score far above it still overflows: subtract the largest")
+class _Mean_subtracted(_Softmax):
+    def largest(self, x): return x.mean(-1, keepdim=True)
+
+
+@museum.wrong("softmax", says="you subtract the smallest score: what is left is positive, and overflows all the more. Subtract "
+                              "the largest")
+class _Smallest_subtracted(_Softmax):
+    def largest(self, x): return x.amin(-1, keepdim=True)
+
+
+@museum.wrong("softmax", says="you turn NaN and infinity into numbers afterwards, and the weights are gone: subtract the "
+                              "largest score first")
+def _nan_swept_away(x):
+    e = x.exp()
+    return torch.nan_to_num(e / e.sum(-1, keepdim=True))
 
 # %% ../../nbs/museum/07_attention.ipynb #7cd7d796
-@museum.wrong("softmax", earns="of each row, not that of the whole")
-def _one_maximum_for_all_rows(x):
-    e = (x - x.max()).exp()
-    return e / e.sum(-1, keepdim=True)
+@museum.wrong("softmax", says="you subtract the largest score of the whole tensor: a row far below it becomes 0/0. Take the "
+                              "largest of each row, `amax(-1, keepdim=True)`")
+class _One_maximum_for_all_rows(_Softmax):
+    def largest(self, x): return x.max()
+
+
+@museum.wrong("softmax", says="you subtract the largest score of each column: take that of each row, `amax(-1, keepdim=True)`")
+class _Maximum_of_the_columns(_Softmax):
+    def largest(self, x): return x.amax(0, keepdim=True) if x.ndim > 1 else x.max()
+
+# %% ../../nbs/museum/07_attention.ipynb #softmax-other
+@museum.wrong("softmax", says="you took 2 to the power of the scores: softmax uses e, `exp`")
+class _Two_to_the_power(_Softmax):
+    def power(self, x): return 2 ** x
+
+
+@museum.wrong("softmax", says="your weights fall where scores rise: there is a minus before the scores")
+class _Upside_down_scores(_Softmax):
+    def power(self, x): return (-x).exp()
+
+    def largest(self, x): return x.amin(-1, keepdim=True)
+
+
+@museum.wrong("softmax", says="you return the logarithms of the weights (`log_softmax`): return the weights")
+def _logarithms_of_weights(x):
+    return torch.log_softmax(x, -1)
+
+
+@museum.wrong("softmax", says="a sigmoid looks at each score alone: weights must know of each other, and sum to one")
+def _sigmoids(x):
+    return torch.sigmoid(x)
+
+
+@museum.wrong("softmax", says="you make the squares sum to one: divide by the sum, not by the length, `norm`")
+class _Divided_by_the_length(_Softmax):
+    def total(self, e): return e.norm(dim=-1, keepdim=True)
+
+
+@museum.wrong("softmax", says="you give everything to the largest score: softmax is soft, the others get something too")
+def _winner_takes_all(x):
+    return F.one_hot(x.argmax(-1), x.shape[-1]).to(x)
+
+
+@museum.wrong("softmax", says="you square the scores, or take them without their sign: a score of −2 must weigh less than one "
+                              "of 1")
+class _Signs_lost(_Softmax):
+    def power(self, x): return x.abs().exp()
+
+    def largest(self, x): return torch.zeros_like(x)
+
+
+@museum.wrong("softmax", says="you multiply the exponentials by their sum: divide")
+class _Multiplied_by_the_sum(_Softmax):
+    def total(self, e): return 1 / e.sum(-1, keepdim=True)
+
+
+@museum.wrong("softmax", says="your fraction is upside down: each exponential is divided by the sum, not the sum by it")
+def _fraction_upside_down(x):
+    return 1 / torch.softmax(x, -1)
+
+
+@museum.wrong("softmax", says="you subtract the sum from the exponentials: divide by it")
+def _sum_subtracted(x):
+    e = (x - x.amax(-1, keepdim=True)).exp()
+    return e - e.sum(-1, keepdim=True)
+
+
+@museum.wrong("softmax", says="there is no exponential: after the largest score is subtracted, `exp` makes the differences "
+                              "positive")
+class _No_exponential(_Softmax):
+    def power(self, x): return x
+
+
+@museum.wrong("softmax", says="you divide the exponentials by their mean: then they sum to their number. Divide by their sum")
+class _Divided_by_the_mean(_Softmax):
+    def total(self, e): return e.mean(-1, keepdim=True)
+
+
+@museum.wrong("softmax", says="you leave out the largest score itself, or add one to the sum: the weights sum to less than one")
+class _One_added_to_the_sum(_Softmax):
+    def total(self, e): return e.sum(-1, keepdim=True) + 1
+
+    def largest(self, x): return torch.zeros_like(x)
+
+# %% ../../nbs/museum/07_attention.ipynb #softmax-manners
+@museum.wrong("softmax", earns="changes its first input")
+def _scores_used_up(x):
+    x -= x.amax(-1, keepdim=True)
+    return torch.softmax(x, -1)
+
+
+@museum.wrong("softmax", earns="no gradient comes through")
+def _through_lists(x):
+    if x.ndim > 1:
+        return torch.stack([_through_lists(row) for row in x])
+    largest = max(x.tolist())
+    e = [exp(score - largest) for score in x.tolist()]
+    return tensor([term / sum(e) for term in e], dtype=x.dtype)
+
+
+@museum.wrong("softmax", earns="in float64 should give")
+def _always_float32(x):
+    return torch.softmax(x.float(), -1)
 
 # %% ../../nbs/museum/07_attention.ipynb #2c23c946
-@museum.right("softmax")
-def _softmax_by_exp(x):
-    e = (x - x.amax(-1, keepdim=True)).exp()
-    return e / e.sum(-1, keepdim=True)
-
-
 @museum.right("softmax")
 def _softmax_by_logarithm(x):
     return (x - x.logsumexp(-1, keepdim=True)).exp()
@@ -104,30 +316,42 @@ def _softmax_by_logarithm(x):
 def _softmax_row_by_row(x):
     if x.ndim > 1:
         return torch.stack([_softmax_row_by_row(row) for row in x])
-    largest = max(x.tolist())
-    e = [exp(score - largest) for score in x.tolist()]
-    return tensor([term / sum(e) for term in e])
+    largest = x[0]
+    for score in x[1:]:
+        largest = torch.maximum(largest, score)
+    e = [(score - largest).exp() for score in x]
+    return torch.stack([term / sum(e) for term in e])
+
+
+@museum.right("softmax")
+def _softmax_by_differences(x):
+    return 1 / (x[..., None, :] - x[..., :, None]).exp().sum(-1)
 
 # %% ../../nbs/museum/07_attention.ipynb #3fef280a
-def _scores(query: Tensor, key: Tensor) -> Tensor:
-    "What softmax is taken of."
-    return query @ key.transpose(-2, -1) / sqrt(query.shape[-1])
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    "The right answer."
+    return F.scaled_dot_product_attention(query, key, value, mask)
 
 
-@museum.test("attention")
-def _attention_rows_and_columns(attention):
-    "rows are queries, columns are keys"
-    query, key, value = _random(3, 2, 1, 5, 1)       # heads of width 1, for which every scale is 1
-    weights = torch.softmax(_scores(query, key), -1)
-    expect("the answer for random numbers and E = 1", attention(query, key, value), weights @ value, {
-        "you return the weights: multiply them with the values": weights,
-        "you exchanged query and key: the scores are query @ keyᵀ, a row for each query":
-            torch.softmax(_scores(key, query), -1) @ value,
-        "your softmax goes over the queries: each query's weights, over the keys, must sum to one":
-            torch.softmax(_scores(query, key), -2) @ value,
-        "your softmax goes over the heads: it goes over the keys, the last dimension of the scores":
-            torch.softmax(_scores(query, key), 1) @ value})
-    expect("the answer for 2 queries and 5 keys", attention(query[:, :, :2], key, value), (weights @ value)[:, :, :2])
+_WHERE = "row of the batch", "head", "query", "number"
+
+
+def _inputs(B: int, H: int, T: int, S: int, E: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    "Random queries, keys and values."
+    return _random(B, H, T, E, seed=seed), _random(B, H, S, E, seed=seed + 1), _random(B, H, S, E, seed=seed + 2)
+
+
+def _ask(function, *inputs: Tensor | None) -> Tensor:
+    "What a function answers to inputs that it may spoil."
+    return function(*(x if x is None else x.clone() for x in inputs))
+
+
+def _mask(T: int, S: int) -> Tensor:
+    "Holes in no order, the same for no two queries; nobody is left with nothing, and turned round or over neither."
+    mask = torch.rand(T, S, generator=torch.Generator().manual_seed(3)) < 0.6
+    mask[:, 0] = torch.arange(T) % 2 == 0
+    mask[:, 1] = ~mask[:, 0]
+    return mask
 
 
 @museum.test("attention")
@@ -136,212 +360,541 @@ def _attention_by_hand(attention):
     query = torch.full((1, 2, 1, 4), .5)
     key = torch.stack([torch.full((1, 2, 4), log(3)), torch.zeros(1, 2, 4)], dim=2)
     value = torch.stack([torch.full((1, 2, 4), 4.), torch.zeros(1, 2, 4)], dim=2)
+    expect("the answer for scores 2·ln 3 and 0, E = 4, and values 4 and 0", attention(query, key, value),
+           torch.full((1, 2, 1, 4), 3.), dims=_WHERE)
 
-    def answer(score: float) -> Tensor:
-        "What comes out if the first key's score ends as this."
-        return torch.full((1, 2, 1, 4), 4 * exp(score) / (exp(score) + 1))
 
-    score = 2 * log(3)
-    expect("the answer for scores 2·ln 3 and 0, and values 4 and 0", attention(query, key, value), answer(score / 2), {
-        "you do not divide the scores by √E: at E = 4 a score of 2·ln 3 must become ln 3": answer(score),
-        "you divide the scores by E: it is the square root of E": answer(score / 4),
-        "you multiply the scores by √E: divide": answer(score * 2),
-        "you divide by the square root of the model's width, H·E: a head's scores sum E terms, so it is √E":
-            answer(score / sqrt(8))})
+@museum.test("attention")
+def _attention_of_random_numbers(attention):
+    "all sizes different, and a batch of one"
+    for sizes in ((2, 3, 4, 5, 6), (1, 2, 5, 3, 4), (3, 1, 2, 2, 1)):
+        B, H, T, S, E = sizes
+        expect(f"the answer for B={B}, H={H}, T={T}, S={S}, E={E}", attention(*_inputs(*sizes)), _attend(*_inputs(*sizes)),
+               dims=_WHERE)
 
 
 @museum.test("attention")
 def _attention_through_a_mask(attention):
     "True means: may look"
-    query, key, value = _random(3, 2, 3, 4, 4)
-    mask = torch.ones(4, 4, dtype=torch.bool).tril()
-    mask[3, 0] = False       # so that nobody is left with nothing if it is upside down
-    scores, low = _scores(query, key), -torch.inf
-    masked = torch.softmax(scores.masked_fill(~mask, low), -1)
-    expect("the answer through a mask", attention(query, key, value, mask), masked @ value, {
-        "your mask is upside down: True means that a query may look, so hide where it is False, `~mask`":
-            torch.softmax(scores.masked_fill(mask, low), -1) @ value,
-        "you mask after softmax: the weights of what is left no longer sum to one. Mask the scores":
-            (torch.softmax(scores, -1) * mask) @ value,
-        "you multiply the scores with the mask: a score of 0 still gets the weight e⁰. Hidden scores must be −∞":
-            torch.softmax(scores * mask, -1) @ value,
-        "you add the mask to the scores: True counts as 1, which hides nothing": torch.softmax(scores + mask, -1) @ value,
-        "you ignore the mask": torch.softmax(scores, -1) @ value})
+    for T, S in ((4, 4), (3, 5)):
+        query, key, value = _inputs(2, 3, T, S, 4)
+        expect(f"the answer of {T} queries through a mask to {S} keys", _ask(attention, query, key, value, _mask(T, S)),
+               _attend(query, key, value, _mask(T, S)), dims=_WHERE)
 
 
 @museum.test("attention")
 def _attention_that_may_look_nowhere(attention):
     "a row without keys gives zeros"
-    query, key, value = _random(3, 1, 2, 2, 4)
-    nowhere = tensor([[False, False], [True, True]])
-    expect("the answer of a query that may look nowhere", attention(query, key, value, nowhere)[:, :, 0], torch.zeros(1, 2, 4), {
-        "a query that may look nowhere gets NaN: all its scores are −∞, and softmax divides 0 by 0. Set its weights "
-        "to zero after softmax": torch.full((1, 2, 4), torch.nan),
-        "a query that may look nowhere gets the mean of everything: all its scores are equally low, so softmax makes them "
-        "equal. Set hidden weights to zero after softmax": value.mean(-2)})
+    query, key, value = _inputs(2, 3, 4, 5, 6)
+    mask = _mask(4, 5)
+    mask[1] = False
+    expect("the answer where query 1 may look nowhere (zeros)", _ask(attention, query, key, value, mask),
+           _attend(query, key, value, mask), dims=_WHERE)
+
+
+@museum.test("attention")
+def _attention_of_large_scores(attention):
+    "scores of thousands, seen and hidden"
+    query, key, value = _inputs(1, 2, 3, 4, 5)
+    inputs = 1000 * query.double(), key.double(), value.double()
+    for mask in None, _mask(3, 4):
+        expect("the answer for scores of thousands" + " through a mask" * (mask is not None),
+               _ask(attention, *inputs, mask), _attend(*inputs, mask), dims=_WHERE)
+
+
+@museum.test("attention")
+def _attention_has_manners(attention):
+    "changes nothing, remembers nothing, lets gradients through"
+    _manners(attention, _attend, *_inputs(2, 3, 4, 5, 6))
+    mask = _mask(4, 5)
+    lent = mask.clone()
+    attention(*_inputs(2, 3, 4, 5, 6), lent)
+    if not torch.equal(lent, mask):
+        raise Mistake("your function changes the mask, which is only lent: make a new tensor instead")
+
+# %% ../../nbs/museum/07_attention.ipynb #attention-steps
+class _Attention(Steps):
+    "Right, in steps that can be got wrong one by one."
+
+    def scores(self, query, key): return query @ key.transpose(-2, -1)
+
+    def divisor(self, query, key): return sqrt(query.shape[-1])
+
+    def hide(self, scores, mask): return scores.masked_fill(~mask, -torch.inf)
+
+    def weigh(self, scores): return torch.softmax(scores, -1)
+
+    def nowhere(self, weights, mask): return weights.masked_fill(~mask, 0.)
+
+    def mix(self, weights, value): return weights @ value
+
+    def run(self, query, key, value, mask=None):
+        scores = self.scores(query, key) / self.divisor(query, key)
+        weights = self.weigh(scores if mask is None else self.hide(scores, mask))
+        return self.mix(weights if mask is None else self.nowhere(weights, mask), value)
+
+
+museum.right("attention")(_Attention)
+
+
+@museum.probe("attention")
+def _attention_probe(attention) -> Iterator[Tensor]:
+    "Without a mask and with one; queries and keys of different numbers, and of the same."
+    square, other, nowhere = (2, 3, 4, 4, 6), (3, 2, 4, 5, 7), _mask(4, 4)
+    nowhere[1] = False
+    yield attention(*_inputs(*square))
+    yield attention(*_inputs(*square), _mask(4, 4))
+    yield attention(*_inputs(*square), nowhere)
+    yield attention(*_inputs(*other))
+    yield attention(*_inputs(*other), _mask(4, 5))
+    yield attention(*(1000 * x.double() for x in _inputs(*other)))
+
+
+def _stage(function, sizes: tuple[int, ...], weights: Tensor) -> str | None:
+    "How far a solution is right: the weights, which come out if the values are those of the identity."
+    query, key, value = _shared(*sizes)
+    eye = torch.eye(value.shape[-2]).expand(*value.shape[:2], -1, -1).contiguous()
+    got = function(query, key, eye)
+    if got.shape != weights.shape:
+        return None
+    if not _moved(got, weights):
+        return "your weights are right, so look at what you do with them"
+    sums = got.sum(-1)
+    if _moved(sums, torch.ones_like(sums)):
+        return f"your weights do not sum to one: those of the first query sum to {sums.flatten()[0].item():.4g}"
+    if (got <= 0).any():
+        return "your weights sum to one, and some are not positive"
+    logs, right = got.log(), weights.log()
+    logs, right = logs - logs.mean(-1, keepdim=True), right - right.mean(-1, keepdim=True)
+    factor = ((logs * right).sum() / right.square().sum()).item()
+    if not _moved(logs, factor * right):
+        B, H, _, T, _, E = sizes
+        divisors = {"1, that is, not at all": 1, "E": E, "1/√E": 1 / sqrt(E), "√B, B being the rows of the batch": sqrt(B),
+                    "√H, H being the number of heads": sqrt(H), "H, the number of heads": H, "half of E": E / 2,
+                    "√T, T being the number of queries": sqrt(T), "twice √E": 2 * sqrt(E), "E to the power of ¼": E ** 0.25,
+                    "√(H·E), the width of the model": sqrt(H * E)}
+        for name, divisor in divisors.items():
+            if abs(factor * divisor / sqrt(E) - 1) < 1e-3:
+                return f"you divide the scores by {name}: it is √E, E being the width of a head"
+        return f"your weights sum to one; the scores that they come from are {factor:.4g} times as large as they should be"
+    return "your weights sum to one; the scores that they come from are wrong"
+
+
+@museum.stage("attention")
+def _stage_of_attention(attention) -> str | None:
+    return _stage(attention, (2, 3, 3, 4, 6, 6), _attend(*_shared(2, 3, 3, 4, 6, 6)[:2], torch.eye(6).expand(2, 3, -1, -1)))
+
+
+museum.hint("attention", "scores are `query @ key.transpose(-2, -1) / sqrt(E)`; where the mask is False they become "
+                         "`-torch.inf`; softmax over the last dimension; where the mask is False the weights become 0; then "
+                         "`weights @ value`.")
 
 # %% ../../nbs/museum/07_attention.ipynb #8cee2ffe
-@museum.wrong("attention", earns="do not divide the scores by √E")
-def _missing_scale(query, key, value, mask=None):
-    scores = query @ key.transpose(-2, -1)
-    return _mix(scores, value, mask)
+@museum.wrong("attention", says="you do not divide the scores by √E: at E = 4 a score of 2·ln 3 must become ln 3")
+class _Missing_scale(_Attention):
+    def divisor(self, query, key): return 1
 
 
-@museum.wrong("attention", earns="it is the square root of E")
-def _scale_without_the_root(query, key, value, mask=None):
-    scores = query @ key.transpose(-2, -1) / query.shape[-1]
-    return _mix(scores, value, mask)
+@museum.wrong("attention", says="you divide the scores by E: it is the square root of E")
+class _Scale_without_the_root(_Attention):
+    def divisor(self, query, key): return query.shape[-1]
 
 
-@museum.wrong("attention", earns="√E: divide")
-def _multiplied_instead_of_divided(query, key, value, mask=None):
-    scores = query @ key.transpose(-2, -1) * sqrt(query.shape[-1])
-    return _mix(scores, value, mask)
+@museum.wrong("attention", says="you multiply the scores by √E: divide")
+class _Multiplied_instead_of_divided(_Attention):
+    def divisor(self, query, key): return 1 / sqrt(query.shape[-1])
 
 
-@museum.wrong("attention", earns="the model's width")
-def _scale_by_the_width_of_the_model(query, key, value, mask=None):
-    d_model = query.shape[1] * query.shape[-1]
-    return _mix(query @ key.transpose(-2, -1) / sqrt(d_model), value, mask)
+@museum.wrong("attention", says="you divide by the square root of the model's width, H·E: a head's scores sum E terms, so it "
+                                "is √E")
+class _Scale_by_the_width_of_the_model(_Attention):
+    def divisor(self, query, key): return sqrt(query.shape[1] * query.shape[-1])
 
 
-def _mix(scores, value, mask=None):
-    "The rest, done right: mask, softmax, mean of the values."
-    mask = torch.ones(scores.shape[-2:], dtype=torch.bool) if mask is None else mask
-    return torch.softmax(scores.masked_fill(~mask, -torch.inf), -1).masked_fill(~mask, 0.) @ value
+@museum.wrong("attention", says="you divide by the square root of the number of keys: what is summed in a score are E terms, "
+                                "so it is √E")
+class _Scale_by_the_number_of_keys(_Attention):
+    def divisor(self, query, key): return sqrt(key.shape[-2])
+
+
+@museum.wrong("attention", says="you divide by the square root of the number of heads: it is √E, the last dimension")
+class _Scale_by_the_number_of_heads(_Attention):
+    def divisor(self, query, key): return sqrt(query.shape[1])
+
+
+@museum.wrong("attention", says="you divide by the number of heads: it is √E, the root of the last dimension")
+class _Divided_by_the_number_of_heads(_Attention):
+    def divisor(self, query, key): return query.shape[1]
+
+
+@museum.wrong("attention", says="you take the root twice, E to the power of ¼: each score is one product, so it is √E once")
+class _Root_of_the_root(_Attention):
+    def divisor(self, query, key): return query.shape[-1] ** 0.25
 
 # %% ../../nbs/museum/07_attention.ipynb #9c28a68a
-@museum.wrong("attention", earns="exchanged query and key")
-def _query_and_key_exchanged(query, key, value, mask=None):
-    return _mix(_scores(key, query), value, mask)
+@museum.wrong("attention", says="you exchanged query and key: the scores are query @ keyᵀ, a row for each query")
+class _Query_and_key_exchanged(_Attention):
+    def scores(self, query, key): return key @ query.transpose(-2, -1)
 
 
-@museum.wrong("attention", earns="goes over the queries")
-def _attention_over_the_queries(query, key, value, mask=None):
-    return torch.softmax(_scores(query, key), -2) @ value
+@museum.wrong("attention", says="your softmax goes over the queries: each query's weights, over the keys, must sum to one")
+class _Attention_over_the_queries(_Attention):
+    def weigh(self, scores): return torch.softmax(scores, -2)
 
 
-@museum.wrong("attention", earns="over the heads:")
-def _attention_over_the_heads(query, key, value, mask=None):
-    return torch.softmax(_scores(query, key), 1) @ value     # in code for (B, T, S), dim 1 was the queries
+@museum.wrong("attention", says="your softmax goes over the heads: it goes over the keys, the last dimension of the scores")
+class _Attention_over_the_heads(_Attention):     # in code for (B, T, S), dim 1 was the queries
+    def weigh(self, scores): return torch.softmax(scores, 1)
 
 
-@museum.wrong("attention", earns="you return the weights")
-def _weights_without_values(query, key, value, mask=None):
-    return torch.softmax(_scores(query, key), -1)
+@museum.wrong("attention", says="your softmax goes over the rows of the batch: it goes over the keys, the last dimension of "
+                                "the scores")
+class _Attention_over_the_batch(_Attention):
+    def weigh(self, scores): return torch.softmax(scores, 0)
+
+
+@museum.wrong("attention", says="your softmax goes over queries and keys together: each query's weights must sum to one")
+class _Attention_over_the_table(_Attention):
+    def weigh(self, scores): return torch.softmax(scores.flatten(-2), -1).view_as(scores)
+
+
+@museum.wrong("attention", says="you return the weights: multiply them with the values")
+class _Weights_without_values(_Attention):
+    def mix(self, weights, value): return weights
+
+
+@museum.wrong("attention", says="you mix the values with the table of weights turned over: it is weights @ value, without a "
+                                "transpose")
+class _Weights_turned_over(_Attention):
+    def mix(self, weights, value): return weights.transpose(-2, -1) @ value
+
+
+@museum.wrong("attention", says="there is no softmax: the scores themselves cannot be weights, they may be negative")
+class _No_softmax(_Attention):
+    def weigh(self, scores): return scores.masked_fill(scores == -torch.inf, 0.)
+
+
+@museum.wrong("attention", says="your softmax overflows for large scores: subtract the largest first, or use `torch.softmax`")
+class _Softmax_that_overflows(_Attention):
+    def weigh(self, scores): return scores.exp() / scores.exp().sum(-1, keepdim=True)
+
+
+@museum.wrong("attention", says="a sigmoid looks at each score alone: use softmax, so that a query's weights sum to one")
+class _Sigmoid_for_softmax(_Attention):
+    def weigh(self, scores): return torch.sigmoid(scores)
+
+
+@museum.wrong("attention", says="you give everything to the largest score: softmax is soft, the others get something too")
+class _Hard_attention(_Attention):
+    def weigh(self, scores): return F.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores)
+
+
+@museum.wrong("attention", says="your weights are logarithms (`log_softmax`): use softmax")
+class _Logarithms_for_weights(_Attention):
+    def weigh(self, scores): return torch.log_softmax(scores, -1)
+
+
+@museum.wrong("attention", says="you divide the weights by √E, after softmax: it is the scores that are too large")
+class _Weights_divided(_Attention):
+    def divisor(self, query, key): return 1
+
+    def mix(self, weights, value): return weights / sqrt(value.shape[-1]) @ value
+
+
+@museum.wrong("attention", says="you give queries and keys the same length first, so the scores are cosines: take the dot "
+                                "product as it is")
+class _Cosines(_Attention):
+    def scores(self, query, key): return F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).transpose(-2, -1)
+
+
+@museum.wrong("attention", says="your scores have the wrong sign: what fits well must get much")
+class _Scores_negated(_Attention):
+    def scores(self, query, key): return -query @ key.transpose(-2, -1)
+
+# %% ../../nbs/museum/07_attention.ipynb #swapped-inputs
+@museum.wrong("attention", says="you mix the keys: keys say where to look, values what is fetched there")
+def _keys_for_values(query, key, value, mask=None):
+    return _attend(query, key, key, mask)
+
+
+@museum.wrong("attention", says="you compare the queries with the values: scores are of query and key")
+def _values_for_keys(query, key, value, mask=None):
+    return _attend(query, value, value, mask)
+
+
+@museum.wrong("attention", says="you exchanged keys and values: keys are compared, values are mixed")
+def _keys_and_values_exchanged(query, key, value, mask=None):
+    return _attend(query, value, key, mask)
+
+
+@museum.wrong("attention", says="you compare the keys with themselves: scores are of query and key")
+def _keys_ask(query, key, value, mask=None):
+    return _attend(key, key, value, mask)
+
+
+@museum.wrong("attention", says="you compare the queries with themselves: scores are of query and key")
+def _queries_answer(query, key, value, mask=None):
+    return _attend(query, query, value, mask)
+
+
+@museum.wrong("attention", says="all rows of the batch get the answer of the first one")
+def _first_row_for_all(query, key, value, mask=None):
+    return _attend(query[:1], key[:1], value[:1], mask).expand(len(query), -1, -1, -1)
+
+
+@museum.wrong("attention", says="all heads get the answer of the first one")
+def _first_head_for_all(query, key, value, mask=None):
+    return _attend(query[:, :1], key[:, :1], value[:, :1], mask).expand(-1, query.shape[1], -1, -1)
+
+
+@museum.wrong("attention", says="you add the query to the answer: the stream is added later, in the block")
+def _stream_added(query, key, value, mask=None):
+    return _attend(query, key, value, mask) + query
 
 # %% ../../nbs/museum/07_attention.ipynb #272f9a14
-@museum.wrong("attention", earns="upside down: True")
-def _attention_upside_down(query, key, value, mask=None):
-    scores = _scores(query, key)
-    if mask is not None:
-        scores = scores.masked_fill(mask, -torch.inf)
-    return torch.softmax(scores, -1) @ value
+@museum.wrong("attention", says="your mask is upside down: True means that a query may look, so hide where it is False, `~mask`")
+class _Attention_upside_down(_Attention):
+    def hide(self, scores, mask): return scores.masked_fill(mask, -torch.inf)
+
+    def nowhere(self, weights, mask): return weights
 
 
-@museum.wrong("attention", earns="mask after softmax")
-def _mask_after_softmax(query, key, value, mask=None):
-    weights = torch.softmax(_scores(query, key), -1)
-    return (weights if mask is None else weights * mask) @ value
+@museum.wrong("attention", says="you mask after softmax: the weights of what is left no longer sum to one. Mask the scores")
+class _Mask_after_softmax(_Attention):
+    def hide(self, scores, mask): return scores
 
 
-@museum.wrong("attention", earns="multiply the scores with the mask")
-def _scores_times_mask(query, key, value, mask=None):
-    scores = _scores(query, key)
-    return torch.softmax(scores if mask is None else scores * mask, -1) @ value
+@museum.wrong("attention", says="you multiply the scores with the mask: a score of 0 still gets the weight e⁰. Hidden scores "
+                                "must be −∞")
+class _Scores_times_mask(_Attention):
+    def hide(self, scores, mask): return scores * mask
+
+    def nowhere(self, weights, mask): return weights
 
 
-@museum.wrong("attention", earns="add the mask")
-def _scores_plus_mask(query, key, value, mask=None):
-    scores = _scores(query, key)
-    return torch.softmax(scores if mask is None else scores + mask, -1) @ value
+@museum.wrong("attention", says="you add the mask to the scores: True counts as 1, which hides nothing")
+class _Scores_plus_mask(_Attention):
+    def hide(self, scores, mask): return scores + mask
+
+    def nowhere(self, weights, mask): return weights
 
 
-@museum.wrong("attention", earns="ignore the mask")
-def _mask_ignored(query, key, value, mask=None):
-    return torch.softmax(_scores(query, key), -1) @ value
+@museum.wrong("attention", says="you ignore the mask")
+class _Mask_ignored(_Attention):
+    def hide(self, scores, mask): return scores
+
+    def nowhere(self, weights, mask): return weights
+
+
+@museum.wrong("attention", says="the causal mask is built in: use the mask that is given, whatever it is")
+class _Always_causal(_Attention):
+    def hide(self, scores, mask): return scores.masked_fill(~torch.ones_like(mask).tril(), -torch.inf)
+
+    def nowhere(self, weights, mask): return weights
+
+
+@museum.wrong("attention", says="hidden scores become a small number, and small is not hidden: they must be −∞")
+class _Minus_one_for_infinity(_Attention):
+    def hide(self, scores, mask): return scores.masked_fill(~mask, -1.)
+
+    def nowhere(self, weights, mask): return weights
+
+
+@museum.wrong("attention", says="hidden scores become −10, and a key with that score still gets something: they must be −∞")
+class _Minus_ten_for_infinity(_Attention):
+    def hide(self, scores, mask): return scores.masked_fill(~mask, -10.)
+
+    def nowhere(self, weights, mask): return weights
+
+
+@museum.wrong("attention", says="your mask is turned over: a row of it belongs to a query, a column to a key")
+class _Mask_turned_over(_Attention):
+    def hide(self, scores, mask): return scores.masked_fill(~mask.T, -torch.inf)
+
+    def nowhere(self, weights, mask): return weights
 
 # %% ../../nbs/museum/07_attention.ipynb #aff24488
-@museum.wrong("attention", earns="nowhere gets NaN")
-def _infinity_without_a_way_out(query, key, value, mask=None):
-    scores = _scores(query, key)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    return torch.softmax(scores, -1) @ value
+@museum.wrong("attention", says="a query that may look nowhere gets NaN: all its scores are −∞, and softmax divides 0 by 0. "
+                                "Set its weights to zero after softmax")
+class _Infinity_without_a_way_out(_Attention):
+    def nowhere(self, weights, mask): return weights
 
 
-@museum.wrong("attention", earns="the mean of everything")
-def _a_large_number_for_infinity(query, key, value, mask=None):
-    scores = _scores(query, key)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -1e9)
-    return torch.softmax(scores, -1) @ value
+@museum.wrong("attention", says="a query that may look nowhere gets the mean of everything: all its scores are equally low, so "
+                                "softmax makes them equal. Set hidden weights to zero after softmax")
+class _A_large_number_for_infinity(_Attention):
+    def hide(self, scores, mask): return scores.masked_fill(~mask, -1e9)
+
+    def nowhere(self, weights, mask): return weights
+
+
+@museum.wrong("attention", says="a query that may look nowhere sees everything with you: its answer must be zeros")
+class _Nowhere_is_everywhere(_Attention):
+    def hide(self, scores, mask): return scores.masked_fill(~mask & mask.any(-1, keepdim=True), -torch.inf)
+
+    def nowhere(self, weights, mask): return weights
+
+# %% ../../nbs/museum/07_attention.ipynb #attention-manners
+@museum.wrong("attention", earns="changes its first input")
+def _query_divided_in_place(query, key, value, mask=None):
+    query /= sqrt(query.shape[-1])
+    return _Attention(query * sqrt(query.shape[-1]), key, value, mask)
+
+
+@museum.wrong("attention", earns="changes the mask")
+def _mask_turned_in_place(query, key, value, mask=None):
+    result = _Attention(query, key, value, mask)
+    return result if mask is None else (mask.logical_not_(), result)[1]
+
+
+@museum.wrong("attention", earns="no gradient comes through")
+def _detached(query, key, value, mask=None):
+    return _Attention(query, key, value, mask).detach()
+
+
+@museum.wrong("attention", earns="the gradient of the first input")
+def _weights_without_gradient(query, key, value, mask=None):
+    class Weights(_Attention):
+        def weigh(self, scores): return torch.softmax(scores, -1).detach()
+    return Weights(query, key, value, mask)
 
 # %% ../../nbs/museum/07_attention.ipynb #af135979
 @museum.right("attention")
 def _attention_by_loops(query, key, value, mask=None):
-    output = torch.zeros_like(query)
+    rows = []
     for b, h, t in torch.cartesian_prod(*map(torch.arange, query.shape[:3])):
         seen = [s for s in range(key.shape[2]) if mask is None or mask[t, s]]
-        e = [((query[b, h, t] @ key[b, h, s]) / sqrt(query.shape[-1])).exp() for s in seen]
-        for weight, s in zip(e, seen, strict=True):
-            output[b, h, t] += weight / sum(e) * value[b, h, s]
-    return output
+        if not seen:
+            rows.append(torch.zeros_like(query[b, h, t]))
+            continue
+        scores = torch.stack([query[b, h, t] @ key[b, h, s] / sqrt(query.shape[-1]) for s in seen])
+        e = (scores - scores.max()).exp()
+        rows.append(sum(weight / e.sum() * value[b, h, s] for weight, s in zip(e, seen, strict=True)))
+    return torch.stack(rows).view_as(query)
 
 
 @museum.right("attention")
 def _attention_by_einsum(query, key, value, mask=None):
     scores = torch.einsum("bhte,bhse->bhts", query / sqrt(query.shape[-1]), key)
     allowed = torch.ones_like(scores) if mask is None else mask.to(scores)
+    scores = scores.masked_fill(allowed == 0, -1e30)
     e = (scores - scores.amax(-1, keepdim=True)).exp() * allowed
     return torch.einsum("bhts,bhse->bhte", e / e.sum(-1, keepdim=True).clamp(min=1e-30), value)
 
 
-_attention_by_the_kernel = museum.right("attention")(F.scaled_dot_product_attention)
+@museum.right("attention")
+def _attention_by_the_kernel(query, key, value, mask=None):
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+@museum.right("attention")
+def _attention_with_nan_replaced(query, key, value, mask=None):
+    scores = query @ key.mT * query.shape[-1] ** -0.5
+    if mask is not None:
+        scores = torch.where(mask, scores, -torch.inf)
+    return torch.softmax(scores, -1).nan_to_num(0.) @ value
 
 # %% ../../nbs/museum/07_attention.ipynb #e66cb505
+@museum.right("causal_mask")
+def _causal(n_queries: int, n_keys: int) -> Tensor:
+    "The right mask."
+    return torch.ones(n_queries, n_keys, dtype=torch.bool).tril(n_keys - n_queries)
+
+
+def _expect_mask(what: str, mask, right: Tensor) -> None:
+    "Raise a `Mistake` unless a mask is right."
+    if isinstance(mask, Tensor) and mask.dtype != torch.bool:
+        raise Mistake(f"your mask holds {mask.dtype} numbers: make it boolean, True where looking is allowed")
+    (T, S), shape = right.shape, getattr(mask, "shape", None)
+    for wrong, words in (((S, T), "is turned over: rows are queries, columns are keys"),
+                         ((S, S), "has a row for each key: it has n_queries rows, one for each new position"),
+                         ((T, T), "has a column for each query only: new positions also see the keys before, n_keys in all")):
+        if T != S and shape == wrong:
+            raise Mistake(f"your mask {words}. {what} should have the shape {(T, S)}, yours has {wrong}")
+    expect(what, mask, right, dims=("query", "key"))
+
+
 @museum.test("causal_mask")
 def _four_positions(causal_mask):
     "four positions, each sees itself and the past"
-    all_four = torch.ones(4, 4, dtype=torch.bool)
-    mask = causal_mask(4, 4)
-    if isinstance(mask, Tensor) and mask.dtype != torch.bool:
-        raise Mistake(f"your mask holds {mask.dtype} numbers: make it boolean, True where looking is allowed")
-    expect("the mask of 4 positions", mask, all_four.tril(), {
-        "your mask is upside down: it is True above the diagonal, where the future is": all_four.triu(),
-        "your mask says True where looking is forbidden: turn it round, `~mask`": ~all_four.tril(),
-        "position 0 may look nowhere: your mask leaves out the diagonal, but a position may look at itself":
-            all_four.tril(-1),
-        "position 2 sees position 3: your mask reaches one step into the future. Look at `diagonal`": all_four.tril(1),
-        "your mask hides nothing": all_four})
+    _expect_mask("the mask of 4 positions", causal_mask(4, 4), _causal(4, 4))
 
 
 @museum.test("causal_mask")
-def _two_new_positions(causal_mask):
-    "two new positions after two old ones"
-    expect("the mask of 2 new positions after 2 in the cache", causal_mask(2, 4), tensor([[1, 1, 1, 0], [1, 1, 1, 1]]).bool(), {
-        "your last query does not see the last key: you count queries from the first position, but they are the last ones. "
-        "Shift the diagonal by n_keys − n_queries": tensor([[1, 0, 0, 0], [1, 1, 0, 0]]).bool()})
+def _new_positions(causal_mask):
+    "new positions after old ones"
+    for T, S in (2, 4), (1, 5), (3, 4), (2, 7):
+        _expect_mask(f"the mask of {T} new positions after {S - T} in the cache", causal_mask(T, S), _causal(T, S))
+
+
+@museum.test("causal_mask")
+def _other_sizes(causal_mask):
+    "one position, and many"
+    for T, S in (1, 1), (9, 9), (5, 12), (4, 4):
+        _expect_mask(f"the mask of {T} queries and {S} keys", causal_mask(T, S), _causal(T, S))
+
+
+@museum.probe("causal_mask")
+def _causal_probe(causal_mask) -> Iterator[Tensor]:
+    "With and without a cache."
+    for T, S in (5, 5), (2, 4), (1, 5), (3, 7), (1, 1):
+        yield causal_mask(T, S)
+
+
+museum.hint("causal_mask", "`torch.ones(n_queries, n_keys, dtype=torch.bool).tril(k)` keeps what lies on diagonal k and below "
+                           "it. Which k lets the last query see the last key?")
 
 # %% ../../nbs/museum/07_attention.ipynb #76d8219a
-@museum.wrong("causal_mask", earns="upside down: it is True above")
+@museum.wrong("causal_mask", says="your mask is upside down: it is True above the diagonal, where the future is")
 def _upside_down_mask(n_queries, n_keys):
-    return torch.ones(n_queries, n_keys, dtype=torch.bool).triu()
+    return torch.ones(n_queries, n_keys, dtype=torch.bool).triu(n_keys - n_queries)
 
 
-@museum.wrong("causal_mask", earns="turn it round")
+@museum.wrong("causal_mask", says="your mask says True where looking is forbidden: turn it round, `~mask`")
 def _true_where_forbidden(n_queries, n_keys):
     return torch.ones(n_queries, n_keys, dtype=torch.bool).triu(n_keys - n_queries + 1)
 
 
-@museum.wrong("causal_mask", earns="leaves out the diagonal")
+@museum.wrong("causal_mask", says="a position may look at itself: your mask leaves out the diagonal, and position 0 may look "
+                                  "nowhere")
 def _strict_mask(n_queries, n_keys):
-    return torch.ones(n_queries, n_keys, dtype=torch.bool).tril(-1)
+    return torch.ones(n_queries, n_keys, dtype=torch.bool).tril(n_keys - n_queries - 1)
 
 
-@museum.wrong("causal_mask", earns="one step into the future")
+@museum.wrong("causal_mask", says="position 2 sees position 3: your mask reaches one step into the future. Look at `diagonal`")
 def _one_step_too_far(n_queries, n_keys):
-    return torch.ones(n_queries, n_keys, dtype=torch.bool).tril(1)
+    return torch.ones(n_queries, n_keys, dtype=torch.bool).tril(n_keys - n_queries + 1)
+
+
+@museum.wrong("causal_mask", says="your mask hides nothing")
+def _nothing_hidden(n_queries, n_keys):
+    return torch.ones(n_queries, n_keys, dtype=torch.bool)
+
+
+@museum.wrong("causal_mask", says="your mask hides everything: it is True where looking is allowed")
+def _everything_hidden(n_queries, n_keys):
+    return torch.zeros(n_queries, n_keys, dtype=torch.bool)
+
+
+@museum.wrong("causal_mask", earns="has a column for each query only")
+def _only_the_new_positions(n_queries, n_keys):
+    return torch.ones(n_queries, n_queries, dtype=torch.bool).tril()
+
+
+@museum.wrong("causal_mask", says="each position sees itself alone: it may see all before it, too")
+def _itself_alone(n_queries, n_keys):
+    return torch.eye(n_queries, n_keys, dtype=torch.bool) if n_queries == n_keys else \
+        torch.ones(n_queries, n_keys, dtype=torch.bool).tril(n_keys - n_queries).triu(n_keys - n_queries)
+
+
+@museum.wrong("causal_mask", says="each position sees itself and one before it: it may see all before it")
+def _the_last_two(n_queries, n_keys):
+    return torch.ones(n_queries, n_keys, dtype=torch.bool).tril(n_keys - n_queries).triu(n_keys - n_queries - 1)
+
+
+@museum.wrong("causal_mask", earns="your mask is turned over")
+def _turned_over(n_queries, n_keys):
+    return torch.ones(n_keys, n_queries, dtype=torch.bool).tril(n_keys - n_queries)
 
 
 @museum.wrong("causal_mask", earns="make it boolean")
@@ -349,16 +902,34 @@ def _mask_of_minus_infinities(n_queries, n_keys):
     return torch.full((n_queries, n_keys), -torch.inf).triu(1)
 
 
-@museum.wrong("causal_mask", earns="Shift the diagonal")
+@museum.wrong("causal_mask", says="your last query does not see the last key: you count queries from the first position, but "
+                                  "they are the last ones. Shift the diagonal by n_keys − n_queries")
 def _blind_to_the_cache(n_queries, n_keys):
     return torch.ones(n_queries, n_keys, dtype=torch.bool).tril()
 
+
+@museum.wrong("causal_mask", says="you shift the diagonal the wrong way: the queries are the last positions, so it moves to "
+                                  "the right, by n_keys − n_queries")
+def _shifted_to_the_left(n_queries, n_keys):
+    return torch.ones(n_queries, n_keys, dtype=torch.bool).tril(n_queries - n_keys)
+
+
+@museum.wrong("causal_mask", says="you shift the diagonal by the number of keys, and then nothing is hidden: shift it by "
+                                  "n_keys − n_queries")
+def _shifted_by_all_keys(n_queries, n_keys):
+    return torch.ones(n_queries, n_keys, dtype=torch.bool).tril(n_keys if n_keys > n_queries else 0)
+
+
+@museum.wrong("causal_mask", earns="should have the shape (9, 9)")
+def _cut_from_a_mask_of_eight(n_queries, n_keys):
+    return torch.ones(8, 8, dtype=torch.bool).tril()[n_keys - n_queries:n_keys, :n_keys]
+
+
+@museum.wrong("causal_mask", earns="has a row for each key")
+def _a_square_mask(n_queries, n_keys):
+    return torch.ones(n_keys, n_keys, dtype=torch.bool).tril()
+
 # %% ../../nbs/museum/07_attention.ipynb #f2f4b01d
-@museum.right("causal_mask")
-def _mask_by_tril(n_queries, n_keys):
-    return torch.ones(n_queries, n_keys, dtype=torch.bool).tril(n_keys - n_queries)
-
-
 @museum.right("causal_mask")
 def _mask_by_comparison(n_queries, n_keys):
     return torch.arange(n_keys) <= torch.arange(n_keys - n_queries, n_keys)[:, None]
@@ -368,6 +939,11 @@ def _mask_by_comparison(n_queries, n_keys):
 def _mask_by_lists(n_queries, n_keys):
     first = n_keys - n_queries
     return tensor([[s <= first + t for s in range(n_keys)] for t in range(n_queries)])
+
+
+@museum.right("causal_mask")
+def _last_rows_of_the_whole(n_queries, n_keys):
+    return torch.ones(n_keys, n_keys).tril().bool()[n_keys - n_queries:]
 
 # %% ../../nbs/museum/07_attention.ipynb #0040c173
 def _split(x: Tensor, n_heads: int) -> Tensor:
@@ -380,98 +956,6 @@ def _cut(x: Tensor, n_heads: int) -> Tensor:
     return x.reshape(len(x), n_heads, x.shape[1], -1)
 
 
-def _merge(x: Tensor) -> Tensor:
-    "(B, H, T, E) to (B, T, D)."
-    return x.transpose(1, 2).flatten(2)
-
-
-def _multi_head(module, x: Tensor, n_heads: int, mask: Tensor | None = None, split=_split, merge=_merge,
-                value=None, output=None, scale: float | None = None) -> Tensor:
-    "The right answer for the module's own linear maps, unless a part is exchanged."
-    query, key = split(module.query(x), n_heads), split(module.key(x), n_heads)
-    weights = torch.softmax(query @ key.transpose(-2, -1) / (scale or sqrt(query.shape[-1])), -1)
-    if mask is not None:
-        weights = weights * mask
-        weights = weights / weights.sum(-1, keepdim=True)
-    return (output or module.output)(merge(weights @ split((value or module.value)(x), n_heads)))
-
-
-def _module(make, dropout: float = 0.0) -> tuple[nn.Module, Tensor]:
-    "A module of width 12 with 3 heads, the maps it must have, and an input of 3 rows with 4 positions."
-    torch.manual_seed(0)
-    module = make(12, 3, dropout)
-    for name in ("query", "key", "value", "output"):
-        if not isinstance(getattr(module, name, None), nn.Linear):
-            raise Mistake(f"the module has no linear map `{name}`: make it in `__init__`, "
-                          f"`self.{name} = nn.Linear(d_model, d_model)`")
-        getattr(module, name).weight.data = _random(12, 12, seed=len(name)) / 2
-    return module.eval(), _random(3, 4, 12, seed=1)
-
-# %% ../../nbs/museum/07_attention.ipynb #1255d9bf
-@museum.test("multi_head")
-@torch.no_grad()
-def _heads_side_by_side(make):
-    "the heads are those of the formula"
-    module, x = _module(make)
-    expect("the output", module(x), _multi_head(module, x, 3), {
-        "your heads mix positions: `view(B, H, T, E)` cuts the numbers in the wrong order. View as (B, T, H, E), then "
-        "transpose": _multi_head(module, x, 3, split=_cut),
-        "you merge the heads without transposing back: (B, H, T, E) must become (B, T, H, E) before it becomes (B, T, D)":
-            _multi_head(module, x, 3, merge=lambda heads: heads.reshape(x.shape)),
-        "your heads mix positions, going in and coming out: view as (B, T, H, E), then transpose":
-            _multi_head(module, x, 3, split=_cut, merge=lambda heads: heads.reshape(x.shape)),
-        "you average the input itself: project it with `value` first": _multi_head(module, x, 3, value=lambda x: x),
-        "you skip the last map: mix the heads with `output`": _multi_head(module, x, 3, output=lambda x: x),
-        "you divide the scores by √D, the width of the model: each head's scores sum E terms, so it is √E":
-            _multi_head(module, x, 3, scale=sqrt(12)),
-        "you divide the scores by the number of heads: divide by √E": _multi_head(module, x, 3, scale=3),
-        "your scores are not divided by √E": _multi_head(module, x, 3, scale=1),
-        "you have one wide head: split queries, keys and values first": _multi_head(module, x, 1)})
-
-
-@museum.test("multi_head")
-@torch.no_grad()
-def _no_future(make):
-    "poking the future leaves the past unmoved, and poking a position moves it"
-    module, x = _module(make)
-    mask = torch.ones(4, 4, dtype=torch.bool).tril()
-    before = module(x, mask)
-    for t in range(4):
-        poked = x.clone()
-        poked[:, t] += 1
-        after = module(poked, mask)
-        if t and _moved(after[:, :t], before[:, :t]):
-            raise Mistake(f"a change at position {t} moves the output before it: your mask lets the past see the future")
-        if not _moved(after[:, t], before[:, t]):
-            raise Mistake(f"a change at position {t} does not move its output: your mask hides a position from itself")
-
-
-@museum.test("multi_head")
-@torch.no_grad()
-def _a_mask_for_each_row(make):
-    "each row of the batch has its own mask"
-    module, x = _module(make)
-    masks = torch.ones(3, 4, 4, dtype=torch.bool).tril()
-    masks[1, :, 1] = masks[2, 3, :3] = False
-    masks[1, 1, 1] = True
-    expect("the output with a mask for each row", module(x, masks), _multi_head(module, x, 3, masks[:, None]), {
-        "each head gets the mask of another row of the batch: (B, T, T) meets scores (B, H, T, T), and B is taken for H. "
-        "Unsqueeze the mask at dimension 1": _multi_head(module, x, 3, masks),
-        "all rows get the mask of the first one": _multi_head(module, x, 3, masks[:1, None])})
-
-
-@museum.test("multi_head")
-@torch.no_grad()
-def _dropout_in_training_only(make):
-    "dropout in training, none afterwards"
-    module, x = _module(make, dropout=.5)
-    if _moved(module(x), module(x)) or _moved(module(x), _multi_head(module, x, 3)):
-        raise Mistake("after `eval()` weights are still dropped: `F.dropout` drops unless told `training=self.training`")
-    module.train()
-    if not _moved(module(x), module(x)):
-        raise Mistake("in training no weight is dropped: apply dropout to the weights")
-
-# %% ../../nbs/museum/07_attention.ipynb #9f5c9f88
 class _Heads(nn.Module):
     "Right, in steps that can be got wrong one by one."
 
@@ -482,98 +966,411 @@ class _Heads(nn.Module):
 
     def split(self, x): return _split(x, self.n_heads)
 
-    def merge(self, heads): return _merge(heads)
+    def merge(self, heads): return heads.transpose(1, 2).flatten(2)
+
+    def queries(self, x): return self.query(x)
+
+    def keys(self, x): return self.key(x)
 
     def values(self, x): return self.value(x)
 
     def scale(self, query): return sqrt(query.shape[-1])
 
-    def mix(self, heads): return self.output(heads)
-
     def allowed(self, mask): return mask if mask.ndim == 2 else mask[:, None]
+
+    def hide(self, scores, mask): return scores.masked_fill(~mask, -torch.inf)
+
+    def weigh(self, scores): return torch.softmax(scores, -1)
 
     def drop(self, weights): return F.dropout(weights, self.dropout, self.training)
 
+    def mix(self, heads): return self.output(heads)
+
     def forward(self, x, mask=None):
-        query, key, value = self.split(self.query(x)), self.split(self.key(x)), self.split(self.values(x))
+        query, key, value = self.split(self.queries(x)), self.split(self.keys(x)), self.split(self.values(x))
         scores = query @ key.transpose(-2, -1) / self.scale(query)
         if mask is not None:
-            scores = scores.masked_fill(~self.allowed(mask), -torch.inf)
-        return self.mix(self.merge(self.drop(torch.softmax(scores, -1)) @ value))
+            scores = self.hide(scores, self.allowed(mask))
+        return self.mix(self.merge(self.drop(self.weigh(scores)) @ value))
+
+
+museum.right("multi_head")(_Heads)
+
+# %% ../../nbs/museum/07_attention.ipynb #1255d9bf
+_LAYERS = "query", "key", "value", "output"
+
+
+def _module(make, d_model: int = 12, n_heads: int = 3, dropout: float = 0.0) -> nn.Module:
+    "A learner's module, its four layers looked at and then filled with numbers that are always the same."
+    module = make(d_model, n_heads, dropout)
+    if not isinstance(module, nn.Module):
+        raise Mistake(f"this should be a module, `class MultiHead(nn.Module)`, and is {type(module).__name__}")
+    for name in _LAYERS:
+        layer = getattr(module, name, None)
+        if not isinstance(layer, nn.Linear):
+            raise Mistake(f"the module has no linear layer `{name}`: make it in `__init__`, `self.{name} = nn.Linear(d_model, "
+                          "d_model)`")
+        if layer.weight.shape != (d_model, d_model):
+            raise Mistake(f"`{name}` is a layer from {layer.in_features} to {layer.out_features}; it should go from d_model to "
+                          f"d_model, {d_model}: all heads are computed at once, and cut apart afterwards")
+    own = {id(parameter) for name in _LAYERS for parameter in getattr(module, name).parameters()}
+    if len({id(getattr(module, name).weight) for name in _LAYERS}) < 4:
+        raise Mistake("some of the four layers are one and the same: each needs numbers of its own, so call `nn.Linear` four "
+                      "times")
+    if others := [name for name, parameter in module.named_parameters() if id(parameter) not in own]:
+        raise Mistake(f"besides the four layers your module has {', '.join(others)}: nothing else is learned here")
+    for seed, name in enumerate(_LAYERS):
+        layer = getattr(module, name)
+        layer.weight.data = _random(d_model, d_model, seed=seed) / sqrt(d_model)
+        if layer.bias is not None:
+            layer.bias.data = _random(d_model, seed=seed + 4) / 4
+    return module.eval()
+
+
+def _twin(module: nn.Module, n_heads: int) -> nn.Module:
+    "The right module, with the same four layers."
+    twin = _Heads(1, n_heads, 0.0)
+    for name in _LAYERS:
+        setattr(twin, name, getattr(module, name))
+    return twin.eval()
+
+
+def _masks(B: int, T: int) -> Tensor:
+    "A causal mask with other holes for each row of the batch."
+    masks = torch.ones(B, T, T, dtype=torch.bool).tril()
+    for b in range(B):
+        masks[b, :, b] = False
+    masks[:, range(T), range(T)] = True
+    return masks
+
+
+_PLACE = "row of the batch", "position", "number"
+
+
+@museum.test("multi_head")
+@torch.no_grad()
+def _heads_side_by_side(make):
+    "four layers, and the heads are those of the formula"
+    for D, H, B, T in (12, 3, 2, 5), (8, 4, 1, 3), (6, 1, 3, 2):
+        module, x = _module(make, D, H), _random(B, T, D, seed=9)
+        expect(f"the output for D={D}, H={H}, B={B}, T={T}", module(x.clone()), _twin(module, H)(x), dims=_PLACE)
+
+
+@museum.test("multi_head")
+@torch.no_grad()
+def _masks_of_both_kinds(make):
+    "one mask for all, or one for each row of the batch"
+    for B, masks in (2, torch.ones(5, 5, dtype=torch.bool).tril()), (3, _masks(3, 5)), (2, _masks(2, 5)):
+        module, x = _module(make), _random(B, 5, 12, seed=9)
+        kind = "a mask for each row" if masks.ndim == 3 else "one mask"
+        expect(f"the output with {kind}, B={B}", module(x.clone(), masks.clone()), _twin(module, 3)(x, masks), dims=_PLACE)
+
+
+@museum.test("multi_head")
+def _heads_have_manners(make):
+    "changes nothing, remembers nothing, lets gradients through to all four layers"
+    module, x = _module(make), _random(2, 5, 12, seed=9)
+    lent = x.clone()
+    module(lent)
+    if not torch.equal(lent, x):
+        raise Mistake("your module changes its input, which is only lent: make a new tensor instead")
+    for B, T in (2, 5), (4, 7), (4, 3):
+        other = _random(B, T, 12, seed=T)
+        expect(f"the output of {T} positions, after a call with others (does your module remember something?)", module(other),
+               _twin(module, 3)(other), dims=_PLACE)
+    module, x = module.double(), x.double().requires_grad_()
+    module(x).square().sum().backward()
+    found = {name: getattr(module, name).weight.grad for name in _LAYERS} | {"the input": x.grad}
+    module.zero_grad()
+    twin_x = x.detach().clone().requires_grad_()
+    _twin(module, 3)(twin_x).square().sum().backward()
+    for name, right in ({name: getattr(module, name).weight.grad for name in _LAYERS} | {"the input": twin_x.grad}).items():
+        if found[name] is None:
+            raise Mistake(f"no gradient reaches {name}: compute with tensors throughout, without `.detach()`, `.data` or "
+                          "`.item()`")
+        expect(f"the gradient of {name} (the output itself is right: is a part computed without gradients?)", found[name], right)
+
+
+@museum.test("multi_head")
+@torch.no_grad()
+def _dropout_in_training_only(make):
+    "dropout on the weights, in training only, as much as was asked for"
+    module, x, rate = _module(make, dropout=0.25), torch.ones(500, 1, 12), 0.25
+    if _moved(module(x), module(x)) or _moved(module(x), _twin(module, 3)(x)):
+        raise Mistake("after `eval()` something is still dropped: `F.dropout` drops unless told `training=self.training`")
+    for name in "value", "output":      # one position, whose weight is 1: what comes out is the weight after dropout
+        layer = getattr(module, name)
+        layer.weight.data = torch.eye(12)
+        if layer.bias is not None:
+            layer.bias.data = torch.zeros(12)
+    weights = module.train()(x)[:, 0].unflatten(-1, (3, -1))      # (500, H, E)
+    left, share = weights[weights != 0], (weights[..., 0] == 0).float().mean().item()
+    if not _moved(weights, torch.ones_like(weights)):
+        raise Mistake("in training no weight is dropped: apply dropout to the weights")
+    if _moved(weights, weights[..., :1].expand_as(weights)):
+        raise Mistake("you drop single numbers of the values or of the output: it is the weights that are dropped, each with "
+                      "all its numbers, so dropout comes between softmax and the values")
+    if abs(share - (1 - rate)) < 0.07:
+        raise Mistake("you keep as many weights as should be dropped: `dropout` is the share that is lost")
+    if abs(share - rate) > 0.07:
+        raise Mistake(f"{share:.0%} of the weights are dropped, {rate:.0%} were asked for: use the rate that the module was "
+                      "made with")
+    if not _moved(left, torch.ones_like(left)):
+        raise Mistake("what is not dropped must grow by 1/(1 − dropout), so that the mean stays: `F.dropout` does it")
+    expect("what is not dropped, by how much it grows", left.mean(), tensor(1 / (1 - rate)))
+
+
+@museum.probe("multi_head")
+def _heads_probe(make) -> Iterator[Tensor]:
+    "Without a mask, with one, and with one for each row."
+    yield _module(make)(_random(2, 5, 12, seed=9))
+    yield _module(make)(_random(2, 5, 12, seed=9), torch.ones(5, 5, dtype=torch.bool).tril())
+    yield _module(make)(_random(3, 5, 12, seed=9), _masks(3, 5))
+    yield _module(make, 8, 4)(_random(3, 4, 8, seed=9))
+
+
+museum.hint("multi_head", "`x.view(B, T, H, E).transpose(1, 2)` cuts into heads, `.transpose(1, 2).reshape(B, T, D)` puts them "
+                          "together again. A mask of (B, T, T) needs a dimension for the heads, `mask[:, None]`.")
 
 # %% ../../nbs/museum/07_attention.ipynb #cc8fbb19
-@museum.wrong("multi_head", earns="View as (B, T, H, E), then")
+@museum.wrong("multi_head", says="your heads mix positions: `view(B, H, T, E)` cuts the numbers in the wrong order. View as "
+                                 "(B, T, H, E), then transpose")
 class _Heads_by_view_alone(_Heads):
-    def split(self, x): return x.view(len(x), self.n_heads, x.shape[1], -1)
+    def split(self, x): return _cut(x, self.n_heads)
 
 
-@museum.wrong("multi_head", earns="without transposing back")
+@museum.wrong("multi_head", says="you merge the heads without transposing back: (B, H, T, E) must become (B, T, H, E) before "
+                                 "it becomes (B, T, D)")
 class _Merged_without_transpose(_Heads):
     def merge(self, heads): return heads.reshape(len(heads), heads.shape[2], -1)
 
 
-@museum.wrong("multi_head", earns="going in and coming out")
+@museum.wrong("multi_head", says="your heads mix positions, going in and coming out: view as (B, T, H, E), then transpose")
 class _View_in_and_view_out(_Heads):
-    def split(self, x): return x.view(len(x), self.n_heads, x.shape[1], -1)
+    def split(self, x): return _cut(x, self.n_heads)
 
     def merge(self, heads): return heads.reshape(len(heads), heads.shape[2], -1)
 
-# %% ../../nbs/museum/07_attention.ipynb #771a3e37
-@museum.wrong("multi_head", earns="project it with `value`")
-class _Value_projection_skipped(_Heads):
-    def values(self, x): return x
+
+@museum.wrong("multi_head", says="your heads take every H-th number, (B, T, E, H): a head has E numbers that stand together, "
+                                 "(B, T, H, E)")
+class _Every_other_number(_Heads):
+    def split(self, x): return x.unflatten(-1, (-1, self.n_heads)).permute(0, 3, 1, 2)
+
+    def merge(self, heads): return heads.permute(0, 2, 3, 1).flatten(2)
 
 
-@museum.wrong("multi_head", earns="mix the heads with `output`")
-class _Output_projection_missing(_Heads):
-    def mix(self, heads): return heads
+@museum.wrong("multi_head", says="you cut as every H-th number and merge as blocks: cut into (B, T, H, E), and merge the same "
+                                 "way")
+class _Cut_as_every_other_number(_Heads):
+    def split(self, x): return x.unflatten(-1, (-1, self.n_heads)).permute(0, 3, 1, 2)
 
 
-@museum.wrong("multi_head", earns="√D, the width of the model")
-class _Heads_scaled_by_model_width(_Heads):
-    def scale(self, query): return sqrt(self.query.in_features)
+@museum.wrong("multi_head", says="you merge number by number, (B, T, E, H): the numbers of a head stand together, (B, T, H, E)")
+class _Merged_number_by_number(_Heads):
+    def merge(self, heads): return heads.permute(0, 2, 3, 1).flatten(2)
 
 
-@museum.wrong("multi_head", earns="by the number of heads")
-class _Heads_scaled_by_their_number(_Heads):
-    def scale(self, query): return self.n_heads
-
-
-@museum.wrong("multi_head", earns="scores are not divided")
-class _Heads_not_scaled(_Heads):
-    def scale(self, query): return 1
-
-
-@museum.wrong("multi_head", earns="one wide head")
+@museum.wrong("multi_head", says="you have one wide head: split queries, keys and values first")
 class _One_wide_head(_Heads):
     def split(self, x): return x[:, None]
 
 
-@museum.wrong("multi_head", earns="no linear map `output`")
-class _No_output_map(_Heads):
+@museum.wrong("multi_head", says="you average the heads where they should stand side by side")
+class _Heads_averaged(_Heads):
+    def merge(self, heads): return heads.mean(1).repeat(1, 1, self.n_heads)
+
+# %% ../../nbs/museum/07_attention.ipynb #771a3e37
+@museum.wrong("multi_head", says="you average the input itself: project it with `value` first")
+class _Value_projection_skipped(_Heads):
+    def values(self, x): return x
+
+
+@museum.wrong("multi_head", says="you use the input itself as queries: project it with `query` first")
+class _Query_projection_skipped(_Heads):
+    def queries(self, x): return x
+
+
+@museum.wrong("multi_head", says="you use the input itself as keys: project it with `key` first")
+class _Key_projection_skipped(_Heads):
+    def keys(self, x): return x
+
+
+@museum.wrong("multi_head", says="you skip the last layer: mix the heads with `output`")
+class _Output_projection_missing(_Heads):
+    def mix(self, heads): return heads
+
+
+@museum.wrong("multi_head", says="you exchanged the layers `query` and `key`: a position asks with the first and is found by "
+                                 "the second")
+class _Query_and_key_layers_exchanged(_Heads):
+    def queries(self, x): return self.key(x)
+
+    def keys(self, x): return self.query(x)
+
+
+@museum.wrong("multi_head", says="you use `query` for the keys, too: `key` is never used")
+class _Query_used_twice(_Heads):
+    def keys(self, x): return self.query(x)
+
+
+@museum.wrong("multi_head", says="you use `key` for the queries, too: `query` is never used")
+class _Key_used_twice(_Heads):
+    def queries(self, x): return self.key(x)
+
+
+@museum.wrong("multi_head", says="you mix the keys: use `value` for what is fetched")
+class _Key_used_as_value(_Heads):
+    def values(self, x): return self.key(x)
+
+
+@museum.wrong("multi_head", says="you use `value` for the queries: it says what is fetched, not what is asked")
+class _Value_used_as_query(_Heads):
+    def queries(self, x): return self.value(x)
+
+
+@museum.wrong("multi_head", says="you use `value` for the keys: it says what is fetched, not where")
+class _Value_used_as_key(_Heads):
+    def keys(self, x): return self.value(x)
+
+
+@museum.wrong("multi_head", says="you mix the queries: use `value` for what is fetched")
+class _Query_used_as_value(_Heads):
+    def values(self, x): return self.query(x)
+
+
+@museum.wrong("multi_head", says="you add the input to the output: that is the task of the block, later")
+class _Stream_added_by_the_heads(_Heads):
+    def forward(self, x, mask=None): return x + super().forward(x, mask)
+
+
+@museum.wrong("multi_head", says="you divide the scores by √D, the width of the model: each head's scores sum E terms, so it "
+                                 "is √E")
+class _Heads_scaled_by_model_width(_Heads):
+    def scale(self, query): return sqrt(query.shape[1] * query.shape[-1])
+
+
+@museum.wrong("multi_head", says="you divide the scores by the number of heads: divide by √E")
+class _Heads_scaled_by_their_number(_Heads):
+    def scale(self, query): return query.shape[1]
+
+
+@museum.wrong("multi_head", says="you divide the scores by the root of the number of heads: divide by √E")
+class _Heads_scaled_by_the_root_of_their_number(_Heads):
+    def scale(self, query): return sqrt(query.shape[1])
+
+
+@museum.wrong("multi_head", says="you divide the scores by E: it is the square root of E")
+class _Heads_scaled_without_the_root(_Heads):
+    def scale(self, query): return query.shape[-1]
+
+
+@museum.wrong("multi_head", says="you multiply the scores by √E: divide")
+class _Heads_multiplied(_Heads):
+    def scale(self, query): return 1 / sqrt(query.shape[-1])
+
+
+@museum.wrong("multi_head", says="your scores are not divided by √E")
+class _Heads_not_scaled(_Heads):
+    def scale(self, query): return 1
+
+
+@museum.wrong("multi_head", says="your softmax goes over the queries: it goes over the keys, the last dimension of the scores")
+class _Heads_over_the_queries(_Heads):
+    def weigh(self, scores): return torch.softmax(scores, -2)
+
+
+@museum.wrong("multi_head", says="your softmax goes over the heads: it goes over the keys, the last dimension of the scores")
+class _Heads_over_the_heads(_Heads):
+    def weigh(self, scores): return torch.softmax(scores, 1)
+
+
+@museum.wrong("multi_head", says="your softmax goes over the rows of the batch: it goes over the keys, the last dimension of "
+                                 "the scores")
+class _Heads_over_the_batch(_Heads):
+    def weigh(self, scores): return torch.softmax(scores, 0)
+
+
+@museum.wrong("multi_head", says="your weights are logarithms (`log_softmax`): use softmax")
+class _Heads_of_logarithms(_Heads):
+    def weigh(self, scores): return torch.log_softmax(scores, -1)
+
+
+@museum.wrong("multi_head", says="there is no softmax: scores may be negative, and do not sum to one")
+class _Heads_without_softmax(_Heads):
+    def weigh(self, scores): return scores.masked_fill(scores == -torch.inf, 0.)
+
+
+@museum.wrong("multi_head", earns="no linear layer `output`")
+class _No_output_layer(_Heads):
     def __init__(self, d_model, n_heads, dropout):
         super().__init__(d_model, n_heads, dropout)
         del self.output
 
+
+@museum.wrong("multi_head", earns="one and the same")
+class _One_layer_for_two(_Heads):
+    def __init__(self, d_model, n_heads, dropout):
+        super().__init__(d_model, n_heads, dropout)
+        self.key = self.query
+
+
+@museum.wrong("multi_head", earns="cut apart afterwards")
+class _Layers_of_one_head(_Heads):
+    def __init__(self, d_model, n_heads, dropout):
+        super().__init__(d_model, n_heads, dropout)
+        self.query = nn.Linear(d_model, d_model // n_heads)
+
+
+@museum.wrong("multi_head", earns="nothing else is learned")
+class _Norm_inside(_Heads):
+    def __init__(self, d_model, n_heads, dropout):
+        super().__init__(d_model, n_heads, dropout)
+        self.norm = nn.LayerNorm(d_model)
+
 # %% ../../nbs/museum/07_attention.ipynb #09b29d70
-@museum.wrong("multi_head", earns="mask of another row")
+@museum.wrong("multi_head", says="each head gets the mask of another row of the batch: (B, T, T) meets scores (B, H, T, T), "
+                                 "and B is taken for H. Unsqueeze the mask at dimension 1")
 class _Mask_of_another_row(_Heads):
     def allowed(self, mask): return mask
 
 
-@museum.wrong("multi_head", earns="mask of the first one")
+@museum.wrong("multi_head", says="all rows get the mask of the first one")
 class _Mask_of_the_first_row(_Heads):
     def allowed(self, mask): return mask if mask.ndim == 2 else mask[0]
 
 
-@museum.wrong("multi_head", earns="past see the future")
+@museum.wrong("multi_head", says="you ignore the mask: your mask lets the past see the future")
 class _No_mask_at_all(_Heads):
-    def allowed(self, mask): return torch.ones_like(mask)
+    def allowed(self, mask): return torch.ones_like(mask if mask.ndim == 2 else mask[:, None])
 
 
-@museum.wrong("multi_head", earns="hides a position from itself")
+@museum.wrong("multi_head", says="your mask hides a position from itself")
 class _Mask_without_the_diagonal(_Heads):
-    def allowed(self, mask): return super().allowed(mask).tril(-1)
+    def hide(self, scores, mask):
+        strict = mask & ~torch.eye(mask.shape[-1], dtype=torch.bool)
+        return scores.masked_fill(~strict, -1e9)
+
+
+@museum.wrong("multi_head", says="your mask is upside down: hide where it is False, `~mask`")
+class _Heads_upside_down(_Heads):
+    def hide(self, scores, mask): return scores.masked_fill(mask, -torch.inf)
+
+
+@museum.wrong("multi_head", says="you multiply the scores with the mask: a score of 0 still gets the weight e⁰. Hidden scores "
+                                 "must be −∞")
+class _Heads_times_mask(_Heads):
+    def hide(self, scores, mask): return scores * mask
+
+
+@museum.wrong("multi_head", says="you add the mask to the scores: True counts as 1, which hides nothing")
+class _Heads_plus_mask(_Heads):
+    def hide(self, scores, mask): return scores + mask
+
+
+@museum.wrong("multi_head", says="your mask is turned over: a row of it belongs to a query, a column to a key")
+class _Heads_mask_turned_over(_Heads):
+    def hide(self, scores, mask): return scores.masked_fill(~mask.transpose(-2, -1), -torch.inf)
 
 # %% ../../nbs/museum/07_attention.ipynb #0b0e77ea
 @museum.wrong("multi_head", earns="still dropped")
@@ -585,10 +1382,50 @@ class _Dropout_at_evaluation(_Heads):
 class _Dropout_forgotten(_Heads):
     def drop(self, weights): return weights
 
+
+@museum.wrong("multi_head", earns="you drop single numbers")
+class _Dropout_on_the_output(_Heads):
+    def drop(self, weights): return weights
+
+    def mix(self, heads): return F.dropout(self.output(heads), self.dropout, self.training)
+
+
+@museum.wrong("multi_head", earns="the share that is lost")
+class _Dropout_turned_round(_Heads):
+    def drop(self, weights): return F.dropout(weights, 1 - self.dropout, self.training)
+
+
+@museum.wrong("multi_head", earns="were asked for")
+class _Half_is_dropped(_Heads):
+    def drop(self, weights): return F.dropout(weights, 0.5, self.training)
+
+
+@museum.wrong("multi_head", earns="must grow by")
+class _Dropped_and_not_made_up_for(_Heads):
+    def drop(self, weights): return weights * (torch.rand_like(weights) >= self.dropout) if self.training else weights
+
+# %% ../../nbs/museum/07_attention.ipynb #heads-manners
+@museum.wrong("multi_head", earns="changes its input")
+class _Input_used_up(_Heads):
+    def forward(self, x, mask=None):
+        answer = super().forward(x, mask)
+        x.zero_()
+        return answer
+
+
+@museum.wrong("multi_head", earns="remember something")
+class _Weights_remembered(_Heads):
+    def weigh(self, scores):
+        if getattr(self, "last", scores[:0]).shape != scores.shape:
+            self.last = torch.softmax(scores, -1)
+        return self.last
+
+
+@museum.wrong("multi_head", earns="no gradient reaches query")
+class _Weights_detached(_Heads):
+    def weigh(self, scores): return torch.softmax(scores, -1).detach()
+
 # %% ../../nbs/museum/07_attention.ipynb #dd4a8972
-museum.right("multi_head")(_Heads)
-
-
 @museum.right("multi_head")
 class _Heads_one_after_another(_Heads):
     def forward(self, x, mask=None):
@@ -621,74 +1458,206 @@ class _Heads_by_the_fused_kernel(_Heads):
         return self.output(self.merge(F.scaled_dot_product_attention(query, key, value, mask, dropout)))
 
 # %% ../../nbs/museum/07_attention.ipynb #76ca1791
+def _share(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    "The right answer."
+    return F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+
+
+def _shared(B: int, H: int, K: int, T: int, S: int, E: int) -> tuple[Tensor, Tensor, Tensor]:
+    "Random queries of H heads, keys and values of K."
+    return _random(B, H, T, E), _random(B, K, S, E, seed=1), _random(B, K, S, E, seed=2)
+
+
 @museum.test("grouped_query")
 def _neighbours_share(grouped_query):
     "the heads 0, 1 and 2, 3 share"
-    query, key = _random(1, 4, 3, 2), _random(1, 2, 3, 2)
-    value = tensor([1., 2.])[None, :, None, None].expand(1, 2, 3, 2)
-    answer = grouped_query(query, key, value)
-    shown = answer[0, :, 0, 0] if isinstance(answer, Tensor) and answer.shape == query.shape else answer
-    expect("what the heads 0 to 3 get from values of 1 and 2", shown, tensor([1., 1., 2., 2.]), {
-        "heads 0 and 2 share, and 1 and 3: `repeat` writes 0, 1, 0, 1. Neighbours share: `repeat_interleave`":
-            tensor([1., 2., 1., 2.]),
-        "all your query heads use the first head of keys and values": torch.ones(4),
-        "you average the heads of keys and values": torch.full((4,), 1.5)})
+    query, key = _random(1, 4, 3, 2), _random(1, 2, 5, 2)
+    value = tensor([1., 2.])[None, :, None, None].expand(1, 2, 5, 2)
+    expect("the answer of the heads 0 to 3 to values of 1 and 2", grouped_query(query, key, value),
+           tensor([1., 1., 2., 2.])[None, :, None, None].expand(1, 4, 3, 2), dims=_WHERE)
 
 
 @museum.test("grouped_query")
 def _keys_go_with_their_values(grouped_query):
-    "the same as with every head written out"
-    query, (key, value) = _random(2, 6, 3, 4), _random(2, 2, 3, 5, 4)
-    written_out = [x.repeat_interleave(2, dim=1) for x in (key, value)]
-    scores = query @ written_out[0].transpose(-2, -1)
-    expect("the answer of 6 query heads on 3 heads of keys", grouped_query(query, key, value),
-           F.scaled_dot_product_attention(query, *written_out), {
-        "your values are shared by neighbours, your keys in turn: `repeat_interleave` both":
-            F.scaled_dot_product_attention(query, key.repeat(1, 2, 1, 1), written_out[1]),
-        "your scores miss the division by √E": torch.softmax(scores, -1) @ written_out[1]})
-    alone = key[:, :1], value[:, :1]
-    expect("the answer with one head of keys (multi-query attention)", grouped_query(query, *alone),
-           F.scaled_dot_product_attention(query, *(x.expand(-1, 6, -1, -1) for x in alone)))
+    "all sizes different, one head of keys for all, and one for each"
+    for sizes in ((2, 6, 3, 4, 5, 7), (3, 6, 2, 5, 4, 2), (1, 8, 2, 3, 3, 4), (2, 3, 1, 2, 4, 5), (2, 3, 3, 4, 2, 5)):
+        B, H, K, T, S, E = sizes
+        expect(f"the answer for B={B}, H={H}, K={K}, T={T}, S={S}, E={E}", grouped_query(*_shared(*sizes)),
+               _share(*_shared(*sizes)), dims=_WHERE)
+
+
+@museum.test("grouped_query")
+def _sharing_has_manners(grouped_query):
+    "changes nothing, remembers nothing, lets gradients through"
+    _manners(grouped_query, _share, *_shared(2, 6, 3, 4, 5, 7))
+
+
+class _Grouped(Steps):
+    "Right, in steps that can be got wrong one by one."
+
+    def keys(self, key, group): return key.repeat_interleave(group, dim=1)
+
+    def values(self, value, group): return value.repeat_interleave(group, dim=1)
+
+    def divisor(self, query, key): return sqrt(query.shape[-1])
+
+    def weigh(self, scores): return torch.softmax(scores, -1)
+
+    def run(self, query, key, value):
+        group = query.shape[1] // key.shape[1]
+        scores = query @ self.keys(key, group).transpose(-2, -1) / self.divisor(query, key)
+        return self.weigh(scores) @ self.values(value, group)
+
+
+museum.right("grouped_query")(_Grouped)
+
+
+@museum.probe("grouped_query")
+def _grouped_probe(grouped_query) -> Iterator[Tensor]:
+    "As many groups as heads in each, or not."
+    for sizes in ((2, 6, 3, 4, 5, 7), (3, 6, 2, 5, 4, 2), (2, 4, 2, 4, 4, 4), (2, 3, 1, 2, 4, 5)):
+        yield grouped_query(*_shared(*sizes))
+
+
+@museum.stage("grouped_query")
+def _stage_of_sharing(grouped_query) -> str | None:
+    return _stage(grouped_query, (2, 6, 3, 4, 5, 5), _share(*_shared(2, 6, 3, 4, 5, 5)[:2], torch.eye(5).expand(2, 3, -1, -1)))
+
+
+museum.hint("grouped_query", "each head of keys and values serves H/K neighbours: `repeat_interleave(H // K, dim=1)` writes it "
+                             "that often, and then it is the attention you have.")
 
 # %% ../../nbs/museum/07_attention.ipynb #9b94ea36
-@museum.wrong("grouped_query", earns="`repeat` writes 0, 1, 0, 1")
-def _groups_by_repeat(query, key, value):
-    group = query.shape[1] // key.shape[1]
-    return F.scaled_dot_product_attention(query, key.repeat(1, group, 1, 1), value.repeat(1, group, 1, 1))
+@museum.wrong("grouped_query", says="heads 0 and 2 share, and 1 and 3: `repeat` writes 0, 1, 0, 1. Neighbours share: "
+                                    "`repeat_interleave`")
+class _Groups_by_repeat(_Grouped):
+    def keys(self, key, group): return key.repeat(1, group, 1, 1)
+
+    def values(self, value, group): return value.repeat(1, group, 1, 1)
 
 
-@museum.wrong("grouped_query", earns="your keys in turn")
-def _keys_by_repeat(query, key, value):
-    group = query.shape[1] // key.shape[1]
-    return F.scaled_dot_product_attention(query, key.repeat(1, group, 1, 1), value.repeat_interleave(group, 1))
+@museum.wrong("grouped_query", says="your values are shared by neighbours, your keys in turn: `repeat_interleave` both")
+class _Keys_by_repeat(_Grouped):
+    def keys(self, key, group): return key.repeat(1, group, 1, 1)
 
 
-@museum.wrong("grouped_query", earns="use the first head")
-def _only_the_first_head(query, key, value):
-    return F.scaled_dot_product_attention(query, key[:, :1].expand_as(query[:, :, :1].expand(-1, -1, key.shape[2], -1)),
-                                          value[:, :1].expand(-1, query.shape[1], -1, -1))
+@museum.wrong("grouped_query", says="your keys are shared by neighbours, your values in turn: `repeat_interleave` both")
+class _Values_by_repeat(_Grouped):
+    def values(self, value, group): return value.repeat(1, group, 1, 1)
 
 
-@museum.wrong("grouped_query", earns="you average the heads")
-def _averaged_heads(query, key, value):
-    return F.scaled_dot_product_attention(query, *(x.mean(1, keepdim=True).expand(-1, query.shape[1], -1, -1)
-                                                   for x in (key, value)))
+@museum.wrong("grouped_query", says="all your query heads use the first head of keys and values")
+class _Only_the_first_head(_Grouped):
+    def keys(self, key, group): return key[:, :1]
+
+    def values(self, value, group): return value[:, :1]
 
 
-@museum.wrong("grouped_query", earns="miss the division")
-def _groups_without_scale(query, key, value):
-    group = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
-    return torch.softmax(query @ key.transpose(-2, -1), -1) @ value
+@museum.wrong("grouped_query", says="all your query heads use the last head of keys and values")
+class _Only_the_last_head(_Grouped):
+    def keys(self, key, group): return key[:, -1:]
+
+    def values(self, value, group): return value[:, -1:]
+
+
+@museum.wrong("grouped_query", says="you average the heads of keys and values")
+class _Averaged_heads(_Grouped):
+    def keys(self, key, group): return key.mean(1, keepdim=True)
+
+    def values(self, value, group): return value.mean(1, keepdim=True)
+
+
+@museum.wrong("grouped_query", says="your groups are in the wrong order: the first heads use the first head of keys and values")
+class _Groups_from_the_end(_Grouped):
+    def keys(self, key, group): return key.flip(1).repeat_interleave(group, dim=1)
+
+    def values(self, value, group): return value.flip(1).repeat_interleave(group, dim=1)
+
+
+@museum.wrong("grouped_query", says="your scores miss the division by √E")
+class _Groups_without_scale(_Grouped):
+    def divisor(self, query, key): return 1
+
+
+@museum.wrong("grouped_query", says="you divide the scores by E: it is the square root of E")
+class _Groups_scaled_without_the_root(_Grouped):
+    def divisor(self, query, key): return query.shape[-1]
+
+
+@museum.wrong("grouped_query", says="you divide the scores by √(H·E), the width of the model: it is √E")
+class _Groups_scaled_by_model_width(_Grouped):
+    def divisor(self, query, key): return sqrt(query.shape[1] * query.shape[-1])
+
+
+@museum.wrong("grouped_query", says="you divide the scores by √(K·E), the width of all keys: it is √E")
+class _Groups_scaled_by_the_width_of_keys(_Grouped):
+    def divisor(self, query, key): return sqrt(key.shape[1] * key.shape[-1])
+
+
+@museum.wrong("grouped_query", says="your softmax goes over the queries: it goes over the keys, the last dimension")
+class _Groups_over_the_queries(_Grouped):
+    def weigh(self, scores): return torch.softmax(scores, -2)
+
+
+@museum.wrong("grouped_query", says="your softmax goes over the heads: it goes over the keys, the last dimension")
+class _Groups_over_the_heads(_Grouped):
+    def weigh(self, scores): return torch.softmax(scores, 1)
+
+
+@museum.wrong("grouped_query", says="you multiply the scores by √E: divide")
+class _Groups_multiplied(_Grouped):
+    def divisor(self, query, key): return 1 / sqrt(query.shape[-1])
+
+
+@museum.wrong("grouped_query", says="there is no softmax: scores may be negative, and do not sum to one")
+class _Groups_without_softmax(_Grouped):
+    def weigh(self, scores): return scores
+
+
+@museum.wrong("grouped_query", says="your weights are logarithms (`log_softmax`): use softmax")
+class _Groups_of_logarithms(_Grouped):
+    def weigh(self, scores): return torch.log_softmax(scores, -1)
+
+
+@museum.wrong("grouped_query", says="your softmax goes over the rows of the batch: it goes over the keys, the last dimension")
+class _Groups_over_the_batch(_Grouped):
+    def weigh(self, scores): return torch.softmax(scores, 0)
+
+
+@museum.wrong("grouped_query", says="you mix the keys: keys say where to look, values what is fetched there")
+def _groups_mix_keys(query, key, value):
+    return _share(query, key, key)
+
+
+@museum.wrong("grouped_query", says="you compare the queries with the values: scores are of query and key")
+def _groups_compare_values(query, key, value):
+    return _share(query, value, value)
+
+
+@museum.wrong("grouped_query", says="you exchanged keys and values: keys are compared, values are mixed")
+def _groups_exchanged(query, key, value):
+    return _share(query, value, key)
+
+
+@museum.wrong("grouped_query", says="you average the queries of a group, so that there are K heads: all H of them ask, each "
+                                    "for itself")
+def _queries_averaged(query, key, value):
+    grouped = query.unflatten(1, (key.shape[1], -1)).mean(2)
+    return _attend(grouped, key, value).repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+
+
+@museum.wrong("grouped_query", earns="changes its first input")
+def _queries_divided_in_place(query, key, value):
+    answer = _Grouped(query, key, value)
+    query /= sqrt(query.shape[-1])
+    return answer
+
+
+@museum.wrong("grouped_query", earns="no gradient comes through")
+def _groups_detached(query, key, value):
+    return _Grouped(query.data, key.data, value.data)
 
 # %% ../../nbs/museum/07_attention.ipynb #f744ab0c
-@museum.right("grouped_query")
-def _groups_written_out(query, key, value):
-    group = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
-    return torch.softmax(_scores(query, key), -1) @ value
-
-
 @museum.right("grouped_query")
 def _groups_by_einsum(query, key, value):
     grouped = query.unflatten(1, (key.shape[1], -1))     # (B, K, H/K, T, E): nothing is copied

@@ -4,16 +4,25 @@
 
 # %% auto #0
 __all__ = ['Mistake', 'expect', 'Progress', 'progress_file', 'read_progress', 'note', 'progress', 'complaint', 'Exhibit', 'title',
-           'Museum']
+           'Museum', 'Steps']
 
 # %% ../../nbs/museum/00_exercises.ipynb #1c719d8b
+import contextlib
+import ctypes
+import io
 import os
+import re
+import sysconfig
+import threading
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.resources import files
+from itertools import combinations
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -29,33 +38,102 @@ class Mistake(Exception):
     "What is wrong with a solution, in words that help the one who wrote it."
 
 
+class _Different(Mistake):
+    "Numbers that differ, and nobody knows why yet."
+
+
 def expect(what: str,       # what is compared, as in "the weights"
            got: Any,        # what the solution gave
            right: Tensor,   # what it should have given
            suspects: dict[str, Tensor] | None = None,  # what to say: the result of that mistake
+           dims: Sequence[str] = (),                   # what the dimensions are, as in ("row", "head"): to say where
            ) -> None:
-    "Raise a `Mistake` unless the result is right to five digits; name the mistake if a suspect gives the same."
+    "Raise a `Mistake` unless the result is right to five digits; name the mistake if a suspect gives the same, else the place."
     if not isinstance(got, Tensor):
-        raise Mistake(f"{what} should be a tensor, yours is {got!r:.60}. Is there a `return`?")
+        raise Mistake(f"{what} should be a tensor, yours is {_no_tensor(got)}")
     if _agree(got, right):
         return
     for message, wrong in (suspects or {}).items():
         if _agree(got, wrong):
             raise Mistake(message)
-    if got.shape != right.shape:
-        raise Mistake(f"{what} should have the shape {tuple(right.shape)}, yours has {tuple(got.shape)}.")
-    raise Mistake(f"{what} should be {_numbers(right)}, yours: {_numbers(got)}.")
+    raise _Different(f"{what} {_misshapen(got, right) if got.shape != right.shape else _located(got, right, dims)}.")
 
 
 def _agree(a: Tensor, b: Tensor) -> bool:
     "Whether two results are the same up to float32 rounding; NaN equals NaN."
-    return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-5, atol=1e-6, equal_nan=True)
+    return a.shape == b.shape and bool(_close(a, b).all())
 
 
-def _numbers(x: Tensor) -> str:
-    "A few numbers of a tensor, to be read in a sentence."
-    shown = ", ".join(f"{value:.4g}" for value in x.flatten()[:8].tolist())
-    return f"[{shown}, …]" if x.numel() > 8 else f"[{shown}]"
+def _close(a: Tensor, b: Tensor) -> Tensor:
+    "Where two results are the same up to float32 rounding; NaN equals NaN."
+    return torch.isclose(a.detach().double(), b.detach().double(), rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+def _no_tensor(got: Any) -> str:
+    "What came in place of a tensor, and what to do."
+    if got is None:
+        return "None. Is there a `return`?"
+    if isinstance(got, Generator):
+        return "a generator: write `return`, not `yield`"
+    if isinstance(got, tuple | list):
+        return f"a {type(got).__name__} of {len(got)}: return one tensor alone"
+    return f"{got!r:.60}, of type {type(got).__name__}: return a tensor"
+
+# %% ../../nbs/museum/00_exercises.ipynb #ex-located
+def _misshapen(got: Tensor, right: Tensor) -> str:
+    "What is wrong with a shape."
+    said = f"should have the shape {tuple(right.shape)}, yours has {tuple(got.shape)}"
+    if sorted(got.shape) == sorted(right.shape):
+        return f"{said}: two dimensions are exchanged"
+    if got.numel() == right.numel():
+        return f"{said}: all the numbers are there, in another shape"
+    return said
+
+
+def _located(got: Tensor, right: Tensor, dims: Sequence[str]) -> str:
+    "Where a result of the right shape goes wrong, and how."
+    wrong = ~_close(got, right)
+    first = tuple(wrong.nonzero()[0].tolist())
+    place = ", ".join(f"{name} {i}" for name, i in zip(dims, first, strict=True)) if dims else str(list(first))
+    a, b = _apart(right[first].item(), got[first].item())
+    said = f"should be {a} at {place}, yours is {b}" if first else f"should be {a}, yours is {b}"
+    notes = [note for note in (_parts(wrong, dims), _kind(got, right)) if note]
+    return "; ".join([said, *notes])
+
+
+def _apart(a: float, b: float) -> tuple[str, str]:
+    "Two numbers with as many digits as it takes to tell them apart."
+    for digits in range(4, 12):
+        if f"{a:.{digits}g}" != f"{b:.{digits}g}":
+            break
+    return f"{a:.{digits}g}", f"{b:.{digits}g}"
+
+
+def _parts(wrong: Tensor, dims: Sequence[str]) -> str:
+    "Which parts are wrong, if others are right."
+    for d, name in enumerate(dims):
+        here = [i for i in range(wrong.shape[d]) if wrong.select(d, i).any()]
+        if len(here) < wrong.shape[d]:
+            which = f"{', '.join(map(str, here[:-1]))} and {here[-1]}" if len(here) > 1 else str(here[0])
+            return f"wrong only at {name} {which}"
+    return ""
+
+
+def _kind(got: Tensor, right: Tensor) -> str:
+    "How wrong numbers relate to the right ones, if that is simple."
+    a, b = got.detach().double(), right.detach().double()
+    if (bad := ~a.isfinite() & b.isfinite()).any():
+        what = "NaN, which comes from 0/0 or ∞ − ∞" if a[bad].isnan().any() else "infinite"
+        return f"{int(bad.sum())} of {a.numel()} numbers are {what}"
+    if a.numel() > 1 and b.abs().max() > 0:
+        factor = ((a * b).sum() / (b * b).sum()).item()
+        if abs(factor) > 1e-6 and _agree(a, factor * b):
+            return f"every number is {factor:.4g} times what it should be"
+        if _agree(a - (a - b).mean(), b):
+            return f"every number is off by {(a - b).mean().item():.4g}"
+        if _agree(a.flatten().sort().values, b.flatten().sort().values):
+            return "the numbers are the right ones, in another order"
+    return ""
 
 # %% ../../nbs/museum/00_exercises.ipynb #7a94f8bf
 class Progress(BaseModel):
@@ -109,21 +187,104 @@ def progress() -> None:
         print(f"{'✓' if entry.passed else '✗'} {exercise}, {entry.tries} {'try' if entry.tries == 1 else 'tries'}")
 
 # %% ../../nbs/museum/00_exercises.ipynb #51b56b93
+_SECONDS = 10   # that a solution may take for one test
+
+
+class _TooLong(BaseException):
+    "Raised in code that does not end."
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    "Stop what runs in this thread when its time is over."
+    thread, done = ctypes.c_ulong(threading.get_ident()), threading.Event()
+    raise_there = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+    def watch() -> None:
+        wait = seconds
+        while not done.wait(wait):      # again and again: a bare `except:` may catch it
+            raise_there(thread, ctypes.py_object(_TooLong))
+            wait = 0.5
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+        raise_there(thread, None)       # one that has come too late
+
+
 def complaint(test: Callable,      # one test of an exercise
               solution: Callable,  # what is tested
               ) -> str | None:     # None: nothing to complain about
     "What one test says against a solution; an error in the solution's code counts, with its line."
+    failure = _failure(test, solution)
+    return None if failure is None else str(failure)
+
+
+def _failure(test: Callable, solution: Callable) -> Mistake | None:
+    "The same as an exception, which knows whether it has found the reason."
     try:
-        test(solution)
+        with _time_limit(_SECONDS), torch.random.fork_rng(devices=[]):
+            test(solution)
     except Mistake as mistake:
-        return str(mistake)
-    except NotImplementedError:
-        raise   # not a mistake: a solution that nobody has written yet
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)   # this function, the test, the solution, what it calls
-        where = f"your line `{frames[2].line}`" if len(frames) > 2 else "calling your code"
-        return f"{where} stops with {type(error).__name__}: {error}"
+        return mistake
+    except _TooLong:
+        return Mistake(f"your code had not finished after {_SECONDS} seconds. Is there a loop that never ends?")
+    except (Exception, SystemExit) as error:
+        if isinstance(error, NotImplementedError) and _is_stub(error.__traceback__):
+            raise   # not a mistake: a solution that nobody has written yet
+        return _Different(_stopped(error, solution))
     return None
+
+# %% ../../nbs/museum/00_exercises.ipynb #ex-stopped
+_NOT_THEIRS = [str(Path(folder).resolve()) for folder in (
+    str(files("geminiq") / "course"), *torch.__path__, sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))]
+_IN_WORDS = {   # what Python or PyTorch says: what it means, mostly
+    r"view size is not compatible": "`view` needs numbers that lie in order, and after `transpose` they do not: use `reshape`",
+    r"only supports boolean masks|must be bool|expected .*bool": "the mask holds numbers: make it boolean, as in `mask.bool()`",
+    r"unary `?~`?|bitwise_not|bad operand type for unary ~": "`~` turns round what is boolean; numbers have no opposite",
+    r"before Module.__init__\(\) call|has no attribute '_(modules|parameters|buffers)'":
+        "call `super().__init__()` first in `__init__`",
+    r"missing the required .forward. function": "a module computes in a method called `forward`",
+    r"mat1 and mat2 shapes cannot|batch1 to be the same|Expected size for first two dimensions":
+        "in `a @ b` the last dimension of a must be the one before the last of b: print both shapes",
+    r"must match the size of tensor b|not broadcastable|cannot be broadcast":
+        "print both shapes: one of them needs another order, or a dimension more",
+    r"is invalid for input of size|shape .* is invalid": "the sizes you ask for do not multiply to the number of elements",
+    r"Dimension out of range": "there are fewer dimensions than you count on: use −1 and −2, which count from the end",
+    r"expected scalar type|same dtype|expected m1 and m2": "two tensors hold different kinds of numbers: print their `dtype`",
+    r"Boolean value of Tensor": "`if` needs one truth value: compare with `is None`, or use `.any()` or `.all()`",
+    r"in-?place|leaf Variable that requires grad": "an operation in place changes what is still needed: make a new tensor",
+    r"takes .* positional arguments? but|unexpected keyword|missing .* required positional":
+        "compare its first line with the one that was given",
+}
+
+
+def _is_own(file: str) -> bool:
+    "Whether a file is the learner's, not one of the course, of PyTorch or of Python."
+    return not file.startswith("<frozen") and not any(str(Path(file).resolve()).startswith(path) for path in _NOT_THEIRS)
+
+
+def _is_stub(trace: TracebackType | None) -> bool:
+    "Whether the code that raised does nothing else."
+    *_, (frame, _) = traceback.walk_tb(trace)
+    return _is_own(frame.f_code.co_filename) and set(frame.f_code.co_names) <= {"NotImplementedError", "super", "__init__"}
+
+
+def _stopped(error: BaseException, solution: Callable) -> str:
+    "What a learner should hear of an error: their line, what Python said, and what it means."
+    if isinstance(error, SystemExit):
+        return "your code ends Python, with `exit`: return a result"
+    lines = [frame.line for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]
+    where = f"your line `{lines[-1]}`" if lines and lines[-1] else "calling your code"
+    told = (str(error).strip().splitlines() or [""])[0]
+    means = next((words for pattern, words in _IN_WORDS.items() if re.search(pattern, str(error))), "")
+    if "forward" in means and isinstance(solution, type) and (near := get_close_matches("forward", vars(solution), n=1)):
+        means += f"; yours is called `{near[0]}`"
+    return f"{where} stops with {type(error).__name__}: {told}" + f" ({means})" * bool(means)
 
 # %% ../../nbs/museum/00_exercises.ipynb #ab114256
 @dataclass(frozen=True)
@@ -132,6 +293,7 @@ class Exhibit:
     exercise: str        # the exercise it tries to solve
     solution: Callable   # the wrong code
     earns: str           # a part of the message that only this mistake gets
+    says: str = ""       # the message of whoever does the same on the probe; "": the tests find the words
 
     @property
     def name(self) -> str:
@@ -141,7 +303,7 @@ class Exhibit:
 
 def title(solution: Callable) -> str:
     "The name of a function or class as a title."
-    return solution.__name__.strip("_").replace("_", " ")
+    return getattr(solution, "__name__", type(solution).__name__).strip("_").replace("_", " ")
 
 
 class Museum:
@@ -154,6 +316,10 @@ class Museum:
         self.tests: dict[str, list[Callable]] = {}       # by exercise, in the order they are run
         self.solutions: dict[str, list[Callable]] = {}   # by exercise, in different styles
         self.exhibits: list[Exhibit] = []
+        self.probes: dict[str, Callable] = {}            # by exercise
+        self.stages: dict[str, Callable] = {}            # by exercise
+        self.hints: dict[str, str] = {}                  # by exercise, for whoever has tried three times
+        self._computed: dict[Any, list[tuple[str, Callable, list[Tensor]]]] = {}
 
     def test(self, exercise: str) -> Callable:
         "A decorator: this function takes a solution, and raises a `Mistake` if it is wrong."
@@ -163,26 +329,66 @@ class Museum:
         "A decorator: this solution is right."
         return _append_to(self.solutions.setdefault(exercise, []))
 
-    def wrong(self, exercise: str, earns: str) -> Callable:
-        "A decorator: this solution is wrong, and the message it gets contains `earns`."
+    def wrong(self, exercise: str, earns: str = "", says: str = "") -> Callable:
+        "A decorator: this solution is wrong, and the message it gets contains `earns`; or is `says`, as for all who do the same."
         def enter(solution: Callable) -> Callable:
-            self.exhibits.append(Exhibit(exercise, solution, earns))
+            self.exhibits.append(Exhibit(exercise, solution, earns or says, says))
             return solution
         return enter
 
+    def probe(self, exercise: str) -> Callable:
+        "A decorator: this function takes a solution and returns its results for telling inputs, in order."
+        def enter(function: Callable) -> Callable:
+            self.probes[exercise] = function
+            return function
+        return enter
+
+    def stage(self, exercise: str) -> Callable:
+        "A decorator: this function says how far a solution is right, if nothing else is known of its mistake."
+        def enter(function: Callable) -> Callable:
+            self.stages[exercise] = function
+            return function
+        return enter
+
+    def hint(self, exercise: str, text: str) -> None:
+        "What to tell somebody who has tried three times."
+        self.hints[exercise] = text
+
     def mistake(self, exercise: str, solution: Callable) -> str | None:
-        "What is wrong with a solution, as far as the first failing test can tell; None if nothing is."
-        return next(filter(None, (complaint(test, solution) for test in self._tests_of(exercise))), None)
+        "What is wrong with a solution: the mistake it makes, if an exhibit makes it too, else what the first failing test says."
+        tests = self._tests_of(exercise)
+        for n_passed, test in enumerate(tests):
+            if failure := _failure(test, solution):
+                before = f" ({n_passed} of {len(tests)} tests passed before this one.)" * bool(n_passed)
+                known = self._recognized(exercise, solution, test) if isinstance(failure, _Different) else str(failure)
+                return known or f"{failure}{self._how_far(exercise, solution, failure)}{before}"
+        return None
 
     def check(self, exercise: str, solution: Callable) -> None:
         "Say what is wrong with your solution, or that it is right, and note it in your progress."
+        if callable(exercise) and isinstance(solution, str):
+            exercise, solution = solution, exercise
         try:
             message = self.mistake(exercise, solution)
         except NotImplementedError:
             print(f"○ {exercise}: not written yet. Replace `raise NotImplementedError`, then run both cells.")
             return
-        print(f"✗ {exercise}: {message}" if message else f"✓ {exercise}: right. Tests passed: {len(self.tests[exercise])}.")
+        except KeyboardInterrupt:
+            print(f"○ {exercise}: interrupted, and not counted.")
+            return
         note(f"{self.topic}/{exercise}", passed=message is None)
+        print(f"✗ {exercise}: {message}" if message else self._praise(exercise))
+        tries = read_progress().get(f"{self.topic}/{exercise}", Progress()).tries
+        if message and tries >= 3 and exercise in self.hints:
+            print(f"  Hint: {self.hints[exercise]}")
+
+    def _praise(self, exercise: str) -> str:
+        "That a solution is right, how far the learner is, and what comes next."
+        done = [name for name in self.tests if name == exercise or read_progress().get(f"{self.topic}/{name}", Progress()).passed]
+        left = [name for name in self.tests if name not in done]
+        way = f"next: {left[0]}" if left else "all of this lesson"
+        return (f"✓ {exercise}: right. Tests passed: {len(self.tests[exercise])}. "
+                f"Exercises: {len(done)} of {len(self.tests)}, {way}.")
 
     def first_right(self, exercise: str, *solutions: Callable) -> Callable:
         "The first of several solutions that is right: yours, if it is, before one that stands in for it."
@@ -190,13 +396,98 @@ class Museum:
             with suppress(NotImplementedError):
                 if self.mistake(exercise, solution) is None:
                     return solution
-        raise UserError(f"none of {', '.join(solution.__name__ for solution in solutions)} solves {exercise!r}")
+        raise UserError(f"none of {', '.join(map(title, solutions))} solves {exercise!r}")
+
+    def _recognized(self, exercise: str, solution: Callable, test: Callable) -> str | None:
+        "What the exhibits say that do the same as a solution and fail in the same test, one or two together."
+        if exercise not in self.probes:
+            return None
+        probe, right = self.probes[exercise], self.solutions[exercise][0]
+        got, should = _outcomes(probe, solution), _outcomes(probe, right)
+        where = next((i for i, (a, b) in enumerate(zip(got, should, strict=False)) if not _agree(a, b)), None)
+        if where is None:
+            return None
+        best: tuple[int, str] | None = None
+        for says, wrong, outcomes in self._suspects(exercise):
+            if len(outcomes) > where and _agree(outcomes[where], got[where]):
+                alike = sum(_agree(a, b) for a, b in zip(outcomes, got, strict=False))
+                if (best is None or alike > best[0]) and _failure(test, wrong):
+                    best = alike, says
+                if alike == len(should):
+                    break
+        return best and best[1]
+
+    def _suspects(self, exercise: str) -> Iterator[tuple[str, Callable, list[Tensor]]]:
+        "The exhibits, alone and then in pairs: what they say, they themselves, and what they give on the probe, computed once."
+        known = [exhibit for exhibit in self.exhibits if exhibit.exercise == exercise and exhibit.says]
+        for among in (_alone, _in_pairs):
+            key = exercise, len(known), among
+            if key not in self._computed:
+                probe = self.probes[exercise]
+                self._computed[key] = [(says, wrong, _outcomes(probe, wrong)) for says, wrong in among(known)]
+            yield from self._computed[key]
+
+    def _how_far(self, exercise: str, solution: Callable, failure: Mistake) -> str:
+        "At which stage a solution goes wrong, if that can be told."
+        found: list[str | None] = []
+        if isinstance(failure, _Different) and exercise in self.stages:
+            with suppress(Exception), _quietly():
+                found.append(self.stages[exercise](solution))
+        return "".join(f" {words[0].upper()}{words[1:]}." for words in found if words)
 
     def _tests_of(self, exercise: str) -> list[Callable]:
         if exercise not in self.tests:
-            near = get_close_matches(exercise, self.tests, n=1) or self.tests
+            near = get_close_matches(str(exercise), self.tests, n=1) or self.tests
             raise UserError(f"there is no exercise {exercise!r} in {self.topic}: did you mean {' or '.join(near)}?")
         return self.tests[exercise]
+
+
+def _outcomes(probe: Callable, solution: Callable) -> list[Tensor]:
+    "What a solution gives on a probe, as far as it comes."
+    results: list[Tensor] = []
+    with suppress(Exception, SystemExit, _TooLong), _quietly():
+        for result in probe(solution):
+            if not isinstance(result, Tensor):
+                break
+            results.append(result.clone())
+    return results
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    "Run a solution once more, for us: what it prints was seen before, and it has its time."
+    with (contextlib.redirect_stdout(io.StringIO()), _time_limit(_SECONDS), torch.random.fork_rng(devices=[]), torch.no_grad()):
+        yield
+
+
+def _alone(known: Sequence[Exhibit]) -> Iterator[tuple[str, Callable]]:
+    "What each exhibit says, and the exhibit."
+    return ((exhibit.says, exhibit.solution) for exhibit in known)
+
+
+def _in_pairs(known: Sequence[Exhibit]) -> Iterator[tuple[str, Callable]]:
+    "Two exhibits in one, if they override different steps."
+    in_steps = [(exhibit.says, exhibit.solution) for exhibit in known if isinstance(exhibit.solution, type)]
+    for (first, a), (second, b) in combinations(in_steps, 2):
+        if not _steps(a) & _steps(b):
+            with suppress(TypeError):    # no common order of their parents
+                yield f"two things. First, {first}. And {second}", type("Both", (a, b), {})
+
+
+def _steps(solution: Any) -> set[str]:
+    "The methods that an exhibit overrides."
+    return {name for name in vars(solution) if not name.startswith("__")}
+
+
+class Steps:
+    "A solution in steps, as methods: the class is called as the function it stands for."
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Any:
+        return object.__new__(cls).run(*arguments, **named)
+
+    def run(self, *arguments: Any, **named: Any) -> Tensor:
+        "The solution, made of the steps."
+        raise TypeError(f"{type(self).__name__} has no `run`")
 
 
 def _append_to(functions: list[Callable]) -> Callable:

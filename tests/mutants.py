@@ -1,0 +1,85 @@
+"""Small changes of right code: an operator, an index, a dimension, a constant, a call, a name, a statement."""
+
+import ast
+import copy
+from collections.abc import Iterator
+
+OPERATORS = {ast.Add: (ast.Sub, ast.Mult), ast.Sub: (ast.Add,), ast.Mult: (ast.Div, ast.Add), ast.Div: (ast.Mult, ast.Sub),
+             ast.MatMult: (ast.Mult,), ast.FloorDiv: (ast.Mod, ast.Mult), ast.Pow: (ast.Mult,)}
+COMPARISONS = {ast.LtE: (ast.Lt, ast.GtE), ast.Lt: (ast.LtE, ast.Gt), ast.Eq: (ast.NotEq,), ast.NotEq: (ast.Eq,),
+               ast.Is: (ast.IsNot,), ast.IsNot: (ast.Is,), ast.Gt: (ast.GtE, ast.Lt), ast.GtE: (ast.Gt, ast.LtE)}
+CALLS = {"amax": ("amin", "mean"), "max": ("min",), "sum": ("mean", "amax"), "exp": ("exp2", "abs", "expm1"),
+         "softmax": ("log_softmax",), "sqrt": ("float", "abs"), "tril": ("triu",), "ones": ("zeros",), "arange": ("ones",),
+         "repeat_interleave": ("repeat",), "transpose": ("flip",), "masked_fill": ("masked_fill_",), "stack": ("cat",),
+         "cat": ("stack",), "view": ("reshape",), "dropout": ("alpha_dropout",)}
+NAMES = {"query": ("key", "value"), "key": ("value", "query"), "value": ("key", "query"), "n_queries": ("n_keys",),
+         "n_keys": ("n_queries",), "B": ("T",), "T": ("B",), "E": ("D",), "H": ("E",), "weights": ("scores",)}
+
+
+def mutants(source: str) -> Iterator[tuple[str, str]]:   # what was changed, and the changed source
+    "Every program that differs from this one in one place."
+    tree = ast.parse(source)
+    for number, node in enumerate(ast.walk(tree)):
+        for change in range(20):
+            changed = copy.deepcopy(tree)
+            place = next(other for i, other in enumerate(ast.walk(changed)) if i == number)
+            before = ast.unparse(place)
+            if not mutate(place, change):
+                break
+            try:
+                text = ast.unparse(ast.fix_missing_locations(changed))
+            except (AttributeError, ValueError):
+                continue
+            if text != ast.unparse(tree):
+                yield f"line {getattr(node, 'lineno', 0)}: {before} → {ast.unparse(place)}", text
+
+
+def mutate(node: ast.AST, change: int) -> bool:
+    "Make the change of this number; whether there is one."
+    match node:
+        case ast.BinOp(op=op) if type(op) in OPERATORS:
+            options = [*OPERATORS[type(op)], "exchange"]
+            if change < len(options):
+                if options[change] == "exchange":
+                    node.left, node.right = node.right, node.left
+                else:
+                    node.op = options[change]()
+                return True
+        case ast.UnaryOp(operand=operand) if change == 0:
+            replace(node, operand)
+            return True
+        case ast.Compare(ops=[op]) if type(op) in COMPARISONS and change < len(COMPARISONS[type(op)]):
+            node.ops = [COMPARISONS[type(op)][change]()]
+            return True
+        case ast.Constant(value=bool(value)) if change == 0:
+            node.value = not value
+            return True
+        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool) and change < 3:
+            node.value = (value + 1, value - 1, 2 * value + 3)[change]
+            return True
+        case ast.Call(keywords=keywords, args=args) if change < len(keywords) + (len(args) > 1):
+            if change < len(keywords):
+                del node.keywords[change]
+            else:
+                node.args.pop()
+            return True
+        case ast.Attribute(attr=attr) if change < len(CALLS.get(attr, ()) or NAMES.get(attr, ())):
+            node.attr = (CALLS.get(attr) or NAMES[attr])[change]
+            return True
+        case ast.Name(id=name, ctx=ast.Load()) if change < len(CALLS.get(name, ()) or NAMES.get(name, ())):
+            node.id = (CALLS.get(name) or NAMES[name])[change]
+            return True
+        case ast.FunctionDef(body=body) | ast.If(body=body) | ast.For(body=body) if change < len(body) and len(body) > 1:
+            del body[change]
+            return True
+        case ast.IfExp() if change == 0:
+            node.body, node.orelse = node.orelse, node.body
+            return True
+    return False
+
+
+def replace(node: ast.AST, by: ast.AST) -> None:
+    "Turn a node into another one."
+    node.__class__ = by.__class__
+    node.__dict__.clear()
+    node.__dict__.update(by.__dict__)
