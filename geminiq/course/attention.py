@@ -6,7 +6,8 @@
 __all__ = ['museum', 'check']
 
 # %% ../../nbs/museum/07_attention.ipynb #54f1a64d
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from math import exp, log, sqrt
 
 import torch
@@ -70,7 +71,7 @@ def _softmax_of_rows(softmax):
     "each row sums to one, whatever stands around it"
     for shape in (2, 3), (3, 3), (2, 3, 5, 4), (1, 1, 2), (3, 1):
         x, dims = _random(*shape), ("block", "table", "row", "number")[-len(shape):]
-        expect(f"softmax of scores of shape {shape}", softmax(x), torch.softmax(x, -1), dims=dims)
+        expect(f"softmax of scores of shape {shape}", softmax(x.clone()), torch.softmax(x, -1), dims=dims)
 
 
 @museum.test("softmax")
@@ -79,9 +80,9 @@ def _softmax_of_large_scores(softmax):
     expect("softmax of (100, 100)", softmax(tensor([100., 100.])), tensor([.5, .5]))
     for row in ([1000., 999.], [-1000., -1001.], [10000., -10000., 0.]):
         x = tensor(row).double()
-        expect(f"softmax of {tuple(row)}", softmax(x), torch.softmax(x, -1))
+        expect(f"softmax of {tuple(row)}", softmax(x.clone()), torch.softmax(x, -1))
     rows = tensor([[2000., 2001.], [0., -1.], [-3000., -3000.]]).double()
-    expect("softmax of the rows (2000, 2001), (0, −1) and (−3000, −3000)", softmax(rows), torch.softmax(rows, -1),
+    expect("softmax of the rows (2000, 2001), (0, −1) and (−3000, −3000)", softmax(rows.clone()), torch.softmax(rows, -1),
            dims=("row", "number"))
 
 
@@ -109,12 +110,12 @@ museum.right("softmax")(_Softmax)
 
 
 @museum.probe("softmax")
-def _softmax_probe(softmax) -> Iterator[Tensor]:
+def _softmax_probe(softmax) -> Iterator[Callable]:
     "Small scores in one to three dimensions, then large ones."
-    for shape in ((4,), (3, 3), (2, 3), (2, 5, 3)):
-        yield softmax(_random(*shape))
+    for shape in ((4,), (2, 3), (3, 3), (2, 5, 3)):
+        yield partial(softmax, _random(*shape))
     for rows in ([[2000., 2001.], [0., -1.], [-3000., -3000.]], [[10000., -10000., 0.], [1., 2., 3.]], [[1000., 999.]]):
-        yield softmax(tensor(rows).double())
+        yield partial(softmax, tensor(rows).double())
 
 
 museum.hint("softmax", "three lines: the largest score of each row, `amax(-1, keepdim=True)`; `exp` of the differences; "
@@ -438,16 +439,16 @@ museum.right("attention")(_Attention)
 
 
 @museum.probe("attention")
-def _attention_probe(attention) -> Iterator[Tensor]:
+def _attention_probe(attention) -> Iterator[Callable]:
     "Without a mask and with one; queries and keys of different numbers, and of the same."
     square, other, nowhere = (2, 3, 4, 4, 6), (3, 2, 4, 5, 7), _mask(4, 4)
     nowhere[1] = False
-    yield attention(*_inputs(*square))
-    yield attention(*_inputs(*square), _mask(4, 4))
-    yield attention(*_inputs(*square), nowhere)
-    yield attention(*_inputs(*other))
-    yield attention(*_inputs(*other), _mask(4, 5))
-    yield attention(*(1000 * x.double() for x in _inputs(*other)))
+    yield partial(attention, *_inputs(*other))
+    yield partial(attention, *_inputs(*square))
+    yield partial(attention, *_inputs(*other), _mask(4, 5))
+    yield partial(attention, *_inputs(*square), _mask(4, 4))
+    yield partial(attention, *_inputs(*square), nowhere)
+    yield partial(attention, *(1000 * x.double() for x in _inputs(*other)))
 
 
 def _stage(function, sizes: tuple[int, ...], weights: Tensor) -> str | None:
@@ -614,42 +615,42 @@ class _Scores_negated(_Attention):
 # %% ../../nbs/museum/07_attention.ipynb #swapped-inputs
 @museum.wrong("attention", says="you mix the keys: keys say where to look, values what is fetched there")
 def _keys_for_values(query, key, value, mask=None):
-    return _attend(query, key, key, mask)
+    return _Attention(query, key, key, mask)
 
 
 @museum.wrong("attention", says="you compare the queries with the values: scores are of query and key")
 def _values_for_keys(query, key, value, mask=None):
-    return _attend(query, value, value, mask)
+    return _Attention(query, value, value, mask)
 
 
 @museum.wrong("attention", says="you exchanged keys and values: keys are compared, values are mixed")
 def _keys_and_values_exchanged(query, key, value, mask=None):
-    return _attend(query, value, key, mask)
+    return _Attention(query, value, key, mask)
 
 
 @museum.wrong("attention", says="you compare the keys with themselves: scores are of query and key")
 def _keys_ask(query, key, value, mask=None):
-    return _attend(key, key, value, mask)
+    return _Attention(key, key, value, mask)
 
 
 @museum.wrong("attention", says="you compare the queries with themselves: scores are of query and key")
 def _queries_answer(query, key, value, mask=None):
-    return _attend(query, query, value, mask)
+    return _Attention(query, query, value, mask)
 
 
 @museum.wrong("attention", says="all rows of the batch get the answer of the first one")
 def _first_row_for_all(query, key, value, mask=None):
-    return _attend(query[:1], key[:1], value[:1], mask).expand(len(query), -1, -1, -1)
+    return _Attention(query[:1], key[:1], value[:1], mask).expand(len(query), -1, -1, -1)
 
 
 @museum.wrong("attention", says="all heads get the answer of the first one")
 def _first_head_for_all(query, key, value, mask=None):
-    return _attend(query[:, :1], key[:, :1], value[:, :1], mask).expand(-1, query.shape[1], -1, -1)
+    return _Attention(query[:, :1], key[:, :1], value[:, :1], mask).expand(-1, query.shape[1], -1, -1)
 
 
 @museum.wrong("attention", says="you add the query to the answer: the stream is added later, in the block")
 def _stream_added(query, key, value, mask=None):
-    return _attend(query, key, value, mask) + query
+    return _Attention(query, key, value, mask) + query
 
 # %% ../../nbs/museum/07_attention.ipynb #272f9a14
 @museum.wrong("attention", says="your mask is upside down: True means that a query may look, so hide where it is False, `~mask`")
@@ -835,10 +836,10 @@ def _other_sizes(causal_mask):
 
 
 @museum.probe("causal_mask")
-def _causal_probe(causal_mask) -> Iterator[Tensor]:
+def _causal_probe(causal_mask) -> Iterator[Callable]:
     "With and without a cache."
     for T, S in (5, 5), (2, 4), (1, 5), (3, 7), (1, 1):
-        yield causal_mask(T, S)
+        yield partial(causal_mask, T, S)
 
 
 museum.hint("causal_mask", "`torch.ones(n_queries, n_keys, dtype=torch.bool).tril(k)` keeps what lies on diagonal k and below "
@@ -1121,12 +1122,12 @@ def _dropout_in_training_only(make):
 
 
 @museum.probe("multi_head")
-def _heads_probe(make) -> Iterator[Tensor]:
-    "Without a mask, with one, and with one for each row."
-    yield _module(make)(_random(2, 5, 12, seed=9))
-    yield _module(make)(_random(2, 5, 12, seed=9), torch.ones(5, 5, dtype=torch.bool).tril())
-    yield _module(make)(_random(3, 5, 12, seed=9), _masks(3, 5))
-    yield _module(make, 8, 4)(_random(3, 4, 8, seed=9))
+def _heads_probe(make) -> Iterator[Callable]:
+    "Without a mask, with one, and with one for each row; a new module each time."
+    yield lambda: _module(make)(_random(2, 5, 12, seed=9))
+    yield lambda: _module(make, 8, 4)(_random(3, 4, 8, seed=9))
+    yield lambda: _module(make)(_random(2, 5, 12, seed=9), torch.ones(5, 5, dtype=torch.bool).tril())
+    yield lambda: _module(make)(_random(3, 5, 12, seed=9), _masks(3, 5))
 
 
 museum.hint("multi_head", "`x.view(B, T, H, E).transpose(1, 2)` cuts into heads, `.transpose(1, 2).reshape(B, T, D)` puts them "
@@ -1513,10 +1514,10 @@ museum.right("grouped_query")(_Grouped)
 
 
 @museum.probe("grouped_query")
-def _grouped_probe(grouped_query) -> Iterator[Tensor]:
+def _grouped_probe(grouped_query) -> Iterator[Callable]:
     "As many groups as heads in each, or not."
     for sizes in ((2, 6, 3, 4, 5, 7), (3, 6, 2, 5, 4, 2), (2, 4, 2, 4, 4, 4), (2, 3, 1, 2, 4, 5)):
-        yield grouped_query(*_shared(*sizes))
+        yield partial(grouped_query, *_shared(*sizes))
 
 
 @museum.stage("grouped_query")

@@ -202,7 +202,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
     def watch() -> None:
         wait = seconds
-        while not done.wait(wait):      # again and again: a bare `except:` may catch it
+        while not done.wait(wait):      # again and again: an `except:` of the learner's may catch it
             raise_there(thread, ctypes.py_object(_TooLong))
             wait = 0.5
 
@@ -282,7 +282,8 @@ def _stopped(error: BaseException, solution: Callable) -> str:
     where = f"your line `{lines[-1]}`" if lines and lines[-1] else "calling your code"
     told = (str(error).strip().splitlines() or [""])[0]
     means = next((words for pattern, words in _IN_WORDS.items() if re.search(pattern, str(error))), "")
-    if "forward" in means and isinstance(solution, type) and (near := get_close_matches("forward", vars(solution), n=1)):
+    methods = vars(solution) if isinstance(solution, type) else {}
+    if "forward" in means and "forward" not in methods and (near := get_close_matches("forward", methods, n=1)):
         means += f"; yours is called `{near[0]}`"
     return f"{where} stops with {type(error).__name__}: {told}" + f" ({means})" * bool(means)
 
@@ -319,7 +320,7 @@ class Museum:
         self.probes: dict[str, Callable] = {}            # by exercise
         self.stages: dict[str, Callable] = {}            # by exercise
         self.hints: dict[str, str] = {}                  # by exercise, for whoever has tried three times
-        self._computed: dict[Any, list[tuple[str, Callable, list[Tensor]]]] = {}
+        self._computed: dict[Any, list[tuple[str, Callable, list[Tensor | None]]]] = {}
 
     def test(self, exercise: str) -> Callable:
         "A decorator: this function takes a solution, and raises a `Mistake` if it is wrong."
@@ -337,7 +338,7 @@ class Museum:
         return enter
 
     def probe(self, exercise: str) -> Callable:
-        "A decorator: this function takes a solution and returns its results for telling inputs, in order."
+        "A decorator: this function takes a solution and yields calls of it with telling inputs, the plainest first."
         def enter(function: Callable) -> Callable:
             self.probes[exercise] = function
             return function
@@ -404,20 +405,20 @@ class Museum:
             return None
         probe, right = self.probes[exercise], self.solutions[exercise][0]
         got, should = _outcomes(probe, solution), _outcomes(probe, right)
-        where = next((i for i, (a, b) in enumerate(zip(got, should, strict=False)) if not _agree(a, b)), None)
+        where = next((i for i, result in enumerate(got) if result is not None and not _same(result, should[i])), None)
         if where is None:
             return None
         best: tuple[int, str] | None = None
         for says, wrong, outcomes in self._suspects(exercise):
-            if len(outcomes) > where and _agree(outcomes[where], got[where]):
-                alike = sum(_agree(a, b) for a, b in zip(outcomes, got, strict=False))
+            if _same(outcomes[where], got[where]):
+                alike = sum(map(_same, outcomes, got))
                 if (best is None or alike > best[0]) and _failure(test, wrong):
                     best = alike, says
-                if alike == len(should):
+                if alike == len(got):
                     break
         return best and best[1]
 
-    def _suspects(self, exercise: str) -> Iterator[tuple[str, Callable, list[Tensor]]]:
+    def _suspects(self, exercise: str) -> Iterator[tuple[str, Callable, list[Tensor | None]]]:
         "The exhibits, alone and then in pairs: what they say, they themselves, and what they give on the probe, computed once."
         known = [exhibit for exhibit in self.exhibits if exhibit.exercise == exercise and exhibit.says]
         for among in (_alone, _in_pairs):
@@ -442,15 +443,20 @@ class Museum:
         return self.tests[exercise]
 
 
-def _outcomes(probe: Callable, solution: Callable) -> list[Tensor]:
-    "What a solution gives on a probe, as far as it comes."
-    results: list[Tensor] = []
-    with suppress(Exception, SystemExit, _TooLong), _quietly():
-        for result in probe(solution):
-            if not isinstance(result, Tensor):
-                break
-            results.append(result.clone())
+def _outcomes(probe: Callable, solution: Callable) -> list[Tensor | None]:   # None: an error, or no tensor
+    "What a solution gives on a probe."
+    results: list[Tensor | None] = []
+    for call in probe(solution):
+        results.append(None)
+        with suppress(Exception, SystemExit, _TooLong), _quietly():
+            if isinstance(result := call(), Tensor):
+                results[-1] = result.clone()
     return results
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    "Whether two outcomes are the same; two errors are."
+    return a is b if a is None or b is None else _agree(a, b)
 
 
 @contextmanager

@@ -1,0 +1,199 @@
+"""Checks that cannot be fooled: wrong solutions in other words than the museum's, and small changes of right ones."""
+
+import functools
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn, tensor
+from torch.nn import functional as F
+
+import geminiq.course.exercises as exercises
+from geminiq.course.attention import museum
+from geminiq.course.exercises import Museum, complaint, expect, read_progress
+from mutants import mutants
+from wrong_solutions import WRONG, Wrong
+
+LOCATED = re.compile(r"should (be|have|give)|stops with|your code|moves|no gradient|is only lent|no linear layer|is a layer from")
+RIGHT = re.split(r"^# (\w+): .*\n", (Path(__file__).parent / "data" / "right_solutions.txt").read_text(), flags=re.M)[1:]
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("GEMINIQ_PROGRESS", str(tmp_path / "progress.json"))
+    monkeypatch.setattr(exercises, "_SECONDS", 2)
+
+
+@pytest.mark.parametrize("case", WRONG, ids=lambda case: case.solution.__name__)
+def test_a_wrong_solution_is_told_what_is_wrong(case: Wrong):
+    message = museum.mistake(case.exercise, case.solution)
+    assert message and case.words in message
+    assert case.words or LOCATED.search(message)
+
+
+def test_most_are_named():
+    assert len(WRONG) >= 80 and sum(bool(case.words) for case in WRONG) > 0.85 * len(WRONG)
+
+
+def behaviour(exercise: str, solution: Callable) -> list:
+    "What a solution does on inputs that no check uses; a change that shows nowhere here changes nothing."
+    torch.manual_seed(11)
+    B, H, K, T, S, E = 3, 4, 2, 5, 7, 6
+    query, key, value = torch.randn(B, H, T, E), torch.randn(B, H, S, E), torch.randn(B, H, S, E)
+    mask = torch.rand(T, S) < 0.5
+    mask[2] = False
+    if exercise == "softmax":
+        return [solution(x) for x in (torch.randn(3, 7), torch.randn(2, 3, 2, 5), 1e4 * torch.randn(4, 6), torch.randn(9))]
+    if exercise == "attention":
+        return [solution(query.clone(), key.clone(), value.clone(), *more) for more in ((), (mask.clone(),))]
+    if exercise == "causal_mask":
+        return [solution(t, s) for t, s in ((1, 1), (6, 6), (2, 9), (11, 13))]
+    if exercise == "grouped_query":
+        return [solution(query.clone(), key[:, :k].clone(), value[:, :k].clone()) for k in (1, K, H)]
+    module = solution(H * E, H, 0.2).eval()
+    for parameter in module.parameters():
+        parameter.data = torch.randn(parameter.shape) / 4
+    x, causal = torch.randn(B, T, H * E), torch.ones(T, T, dtype=torch.bool).tril()
+    with torch.no_grad():
+        found = [module(x), module(x, causal), module(x, causal & (torch.rand(B, T, T) < 0.7) | torch.eye(T, dtype=torch.bool))]
+        torch.manual_seed(12)
+        return [*found, module.train()(x)]
+
+
+def made(source: str) -> Callable | None:
+    "The last thing that a program defines, as from a learner's notebook."
+    names: dict = {"torch": torch, "nn": nn, "math": math, "F": F}
+    try:
+        exec(compile(source, "/learner/notebook.py", "exec"), names)
+    except (SyntaxError, NameError, TypeError):
+        return None
+    return list(names.values())[-1]
+
+
+@pytest.mark.parametrize(("exercise", "source"), zip(RIGHT[::2], RIGHT[1::2], strict=True))
+def test_every_small_change_is_caught_or_changes_nothing(exercise: str, source: str):
+    assert museum.mistake(exercise, made(source)) is None
+    found = Counter()
+    for change, text in mutants(source):
+        solution = made(text)
+        if solution is None:
+            continue
+        message = museum.mistake(exercise, solution)
+        if message is None:
+            for got, right in zip(behaviour(exercise, solution), behaviour(exercise, made(source)), strict=True):
+                assert got.dtype == right.dtype and torch.allclose(got, right, atol=1e-6, equal_nan=True), change
+        found["told" if message else "the same"] += 1
+    assert found["told"] > 8 and found["the same"] < 0.15 * found["told"] + 3
+
+
+def test_there_are_many_small_changes():
+    assert sum(made(text) is not None for source in RIGHT[1::2] for _, text in mutants(source)) > 300
+
+
+TWICE = Museum("twice")
+
+
+@TWICE.right("twice")
+def add(x): return x + x
+
+
+@TWICE.test("twice")
+def of_two(twice): expect("twice (1, 2)", twice(tensor([1.0, 2.0])), tensor([2.0, 4.0]))
+
+
+TWICE.hint("twice", "a sum")
+
+
+class Doubler:
+    def __call__(self, x): return 2 * x
+
+
+@pytest.mark.parametrize("solution", [Doubler(), functools.partial(torch.mul, tensor(2.0)), lambda x: 2 * x])
+def test_whatever_can_be_called_is_a_solution(solution: Callable, capsys: pytest.CaptureFixture):
+    TWICE.check("twice", solution)
+    assert capsys.readouterr().out.startswith("✓ twice: right.")
+    assert TWICE.first_right("twice", solution) is solution
+
+
+def never_ends(x):
+    while True:
+        pass
+
+
+def leaves(x): sys.exit(3)
+
+
+def draws(x):
+    torch.manual_seed(5)
+    return 2 * x + 0 * torch.rand(2)
+
+
+def stops_inside(x):
+    return list(map(lambda number: number / 0, [1]))
+
+
+@functools.lru_cache
+def stops_behind_a_decorator(x):
+    return undefined_name   # noqa: F821
+
+
+def not_written(x):
+    "Twice x."
+    raise NotImplementedError
+
+
+def written_and_not_done(x):
+    y = x + x
+    if y.sum() > 0:
+        raise NotImplementedError("the rest")
+    return y
+
+
+@pytest.mark.parametrize(("solution", "words"), [
+    (never_ends, "Is there a loop that never ends?"), (leaves, "ends Python"), (stops_inside, "number / 0"),
+    (stops_behind_a_decorator, "your line `return undefined_name   # noqa: F821` stops with NameError"),
+    (lambda: 1, "compare its first line"),
+    (lambda x: None, "Is there a `return`?"), (lambda x: [1, 2], "a list of 2"), (lambda x: 3.0, "of type float"),
+    (written_and_not_done, "stops with NotImplementedError"), (lambda x: 2 * x + 1, "off by 1"), (lambda x: x, "0.5 times"),
+    (lambda x: (2 * x).flip(0), "in another order"), (lambda x: x / 0 * 0, "NaN"), (lambda x: 2 * x[None], "in another shape"),
+    (lambda x: 2.0001 * x, "should be 2 at [0], yours is 2.0001")])
+def test_nothing_hangs_or_crashes_and_everything_is_told(solution: Callable, words: str):
+    assert words in TWICE.mistake("twice", solution)
+
+
+def test_only_an_untouched_stub_is_not_written_yet(capsys: pytest.CaptureFixture):
+    TWICE.check("twice", not_written)
+    assert capsys.readouterr().out.startswith("○ twice: not written yet")
+    assert read_progress() == {}
+
+
+def test_the_dice_are_put_back():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    assert complaint(of_two, draws) is None
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_order_of_arguments_does_not_matter_and_help_comes_after_three_tries(capsys: pytest.CaptureFixture):
+    for _ in range(3):
+        assert "Hint" not in capsys.readouterr().out
+        TWICE.check(lambda x: x, "twice")
+    assert "Hint: a sum" in capsys.readouterr().out
+    assert read_progress()["twice/twice"].tries == 3
+
+
+def interrupted(x): raise KeyboardInterrupt
+
+
+def test_who_interrupts_is_not_counted(capsys: pytest.CaptureFixture):
+    TWICE.check("twice", interrupted)
+    assert "interrupted" in capsys.readouterr().out and read_progress() == {}
+
+
+def test_a_right_answer_says_how_far_one_is(capsys: pytest.CaptureFixture):
+    museum.check("softmax", lambda x: torch.softmax(x, -1))
+    assert "Exercises: 1 of 5, next: attention." in capsys.readouterr().out
