@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from .exercises import Mistake, Museum, Steps, expect
 
 # %% ../../nbs/museum/07_attention.ipynb #5b7ea937
-museum = Museum("attention")
+museum = Museum("attention", lesson=7)
 check = museum.check
 
 # %% ../../nbs/museum/07_attention.ipynb #e502b131

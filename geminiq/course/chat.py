@@ -21,7 +21,7 @@ from ..data.microworld import NOT_SAID
 from ..data.tokenizer import CHAT_TOKENS
 
 # %% ../../nbs/museum/20_chat.ipynb #chatm-museum
-museum = Museum("chat")
+museum = Museum("chat", lesson=20)
 check = museum.check
 
 # %% ../../nbs/museum/20_chat.ipynb #chatm-letters

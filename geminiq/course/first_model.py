@@ -14,7 +14,7 @@ from torch import Tensor, tensor
 from .exercises import Mistake, Museum, expect
 
 # %% ../../nbs/museum/01_first_model.ipynb #m01-museum
-museum = Museum("first_model")
+museum = Museum("first_model", lesson=1)
 check = museum.check
 
 # %% ../../nbs/museum/01_first_model.ipynb #m01-count-tests

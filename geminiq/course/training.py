@@ -15,7 +15,7 @@ from .exercises import Museum, expect
 from ..data.dataset import IGNORE_INDEX
 
 # %% ../../nbs/museum/15_train.ipynb #m15-museum
-museum = Museum("training")
+museum = Museum("training", lesson=15)
 check = museum.check
 
 # %% ../../nbs/museum/15_train.ipynb #m15-exact-tests
