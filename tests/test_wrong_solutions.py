@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import geminiq.course.exercises as exercises
 from geminiq.course.attention import museum
-from geminiq.course.exercises import Museum, complaint, expect, read_progress
+from geminiq.course.exercises import Museum, complaint, expect, progress, read_progress
 from mutants import mutants
 from wrong_solutions import WRONG, Wrong
 
@@ -197,3 +197,10 @@ def test_who_interrupts_is_not_counted(capsys: pytest.CaptureFixture):
 def test_a_right_answer_says_how_far_one_is(capsys: pytest.CaptureFixture):
     museum.check("softmax", lambda x: torch.softmax(x, -1))
     assert "Exercises: 1 of 5, next: attention." in capsys.readouterr().out
+    museum.check("causal_mask", lambda n_queries, n_keys: None)
+    capsys.readouterr()
+    progress()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "lesson  7  ✓ softmax, ○ attention, ✗ causal_mask, ○ multi_head, ○ grouped_query"
+    assert [int(line.split()[1]) for line in lines[:-1]] == sorted(int(line.split()[1]) for line in lines[:-1])
+    assert lines[-1].startswith("1 of ")
