@@ -35,7 +35,7 @@ def attention_weights(query: Tensor,               # (B, H, T, E)
                       key: Tensor,                 # (B, H, S, E)
                       mask: Tensor | None = None,  # bool, broadcasts to (B, H, T, S); True: may look
                       bias: Tensor | None = None,  # added to the scores, broadcasts to (B, H, T, S)
-                      softcap: float | None = None,   # c: scores are bent so that none is beyond ±c
+                      softcap: float | None = None,   # m: scores are bent so that none is beyond ±m
                       scale: float | None = None,  # scores are multiplied by it; None: 1/√E
                       ) -> Tensor:                 # (B, H, T, S)
     "softmax(QKᵀ/√E): how much each query takes from each key."
@@ -86,7 +86,7 @@ def scaled_dot_product_attention(query: Tensor,                # (B, H, T, E)
                                  dropout: float = 0.0,         # probability of dropping a weight
                                  return_weights: bool = False, # also return the weights (B, H, T, S)
                                  bias: Tensor | None = None,   # added to the scores, fits (B, H, T, S)
-                                 softcap: float | None = None, # c: scores are bent so that none is beyond ±c
+                                 softcap: float | None = None, # m: scores are bent so that none is beyond ±m
                                  scale: float | None = None,   # of the scores; None: 1/√E
                                  ) -> Tensor | tuple[Tensor, Tensor]:  # (B, H, T, E)
     "softmax(QKᵀ/√E) V; a query that may look nowhere gets zeros (Vaswani et al. 2017, equation 1)."
@@ -149,7 +149,7 @@ class MultiHeadAttention(nn.Module):
         self.query_norm: nn.Module = nn.Identity()          # what queries pass before they meet keys
         self.key_norm: nn.Module = nn.Identity()            # and keys before they meet queries
         self.query_factor = 1.0                             # what queries are multiplied by
-        self.attn_logit_softcapping: float | None = None    # c: scores are bent so that none is beyond ±c
+        self.attn_logit_softcapping: float | None = None    # m: scores are bent so that none is beyond ±m
         self._recordings: tuple[list[Tensor], ...] = ()     # lists that wait for weights: record_attention
 
     def forward(self,

@@ -33,7 +33,7 @@ def sliding_window_attention(query: Tensor,                         # (B, H, T, 
                              attention_mask: Tensor | None = None,  # (B, S) bool, False: padding
                              slopes: Tensor | None = None,          # (H,) ALiBi's slope of each head
                              dropout: float = 0.0,                  # probability of dropping a weight
-                             softcap: float | None = None,          # c: scores are bent to stay within ±c
+                             softcap: float | None = None,          # m: scores are bent to stay within ±m
                              ) -> Tensor:                           # (B, H, T, E)
     "Attention within a window, in blocks: time and memory grow as T·w (Beltagy et al. 2020)."
     _check_shapes(query, key, value)
