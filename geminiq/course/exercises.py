@@ -428,11 +428,11 @@ class Museum:
 
     def _how_far(self, exercise: str, solution: Callable, failure: Mistake) -> str:
         "At which stage a solution goes wrong, if that can be told."
-        found: list[str | None] = []
+        words = None
         if isinstance(failure, _Different) and exercise in self.stages:
-            with suppress(Exception), _quietly():
-                found.append(self.stages[exercise](solution))
-        return "".join(f" {words[0].upper()}{words[1:]}." for words in found if words)
+            with suppress(Exception, SystemExit, _TooLong), _quietly():
+                words = self.stages[exercise](solution)
+        return f" {words[0].upper()}{words[1:]}." if words else ""
 
     def _tests_of(self, exercise: str) -> list[Callable]:
         if exercise not in self.tests:
