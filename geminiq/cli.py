@@ -241,6 +241,7 @@ def train(
     train_path: Annotated[str | None, _text("train_path", "File, folder, built-in corpus.", "Text")] = None,
     val_path: Annotated[str | None, _text("val_path", "The same, for evaluations.", "Text")] = None,
     seq_length: Annotated[int | None, _option("seq_length", "Tokens in a window.", "Text")] = None,
+    init_from: Annotated[str | None, _text("init_from", "A checkpoint whose weights it starts from.", "Training")] = None,
     batch_size: Annotated[int | None, _option("batch_size", "Windows in a batch.", "Training")] = None,
     learning_rate: Annotated[float | None, _option("learning_rate", "The highest one.", "Training")] = None,
     max_steps: Annotated[int | None, _option("max_steps", "Updates of the weights.", "Training")] = None,
@@ -251,7 +252,7 @@ def train(
 ) -> None:
     "Train a model, or go on with a run that was stopped."
     options = {"data.train_path": train_path, "data.val_path": val_path, "data.seq_length": seq_length,
-               "training.batch_size": batch_size, "training.learning_rate": learning_rate,
+               "training.init_from": init_from, "training.batch_size": batch_size, "training.learning_rate": learning_rate,
                "training.max_steps": max_steps, "training.seed": seed, "training.device": device,
                "training.parallel": parallel}
     given = {key: value for key, value in options.items() if value is not None}

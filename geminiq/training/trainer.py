@@ -16,6 +16,7 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from math import isfinite
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, cast
 
@@ -41,7 +42,7 @@ from geminiq.utils.checkpointing import (
     Checkpoint, build_model, checkpoint_step, checkpoints, full_tensor, latest_checkpoint, load_checkpoint,
     load_training_state,
 )
-from ..utils.config import Config, Section, TrainingConfig, load_config, make_section
+from ..utils.config import Config, DataConfig, ModelConfig, Section, TrainingConfig, load_config, make_section
 from ..utils.device import UserError, autocast_dtype, make_generator
 from ..utils.files import lock_folder
 from ..utils.metrics import Evaluation
@@ -371,15 +372,16 @@ def make_trainer(config: Config,
                  callbacks: Sequence[Callback] = (),   # your own; they come before logging and saving
                  progress: bool = True,                # show a progress bar
                  data: Data | ChatData | None = None,  # None: prepared as configured
-                 model: Transformer | None = None,     # None: a new one, as configured
+                 model: Transformer | None = None,     # None: that of training.init_from, or a new one
                  ) -> Trainer:
     "A trainer of the configured model on the configured text, which writes into a folder."
     config, settings = _with_absolute_paths(config), config.training
     strategy = make_strategy(settings)
+    start = None if model or not settings.init_from else _read_start(settings.init_from, config)
     if data is None:
         claim_folder(output_dir, strategy).close()   # what is wrong with it is said before a long text is read
-        data = read_data(config, output_dir)
-    model = model or build_model(config, make_generator(settings.seed))
+        data = read_data(config, output_dir, start and start.tokenizer)
+    model = model or (start.model if start else build_model(config, make_generator(settings.seed)))
     writers = [Logging(output_dir),
                Checkpointing(output_dir, settings.save_every, config, data.tokenizer, data.fingerprint())]
     board = [TensorBoard(output_dir)] if find_spec("tensorboard") else []
@@ -389,6 +391,22 @@ def make_trainer(config: Config,
     trainer.notices += [f"{path}: {describe_corpus(path)}" for path in (config.data.train_path, config.data.val_path)
                         if path and Path(path).is_dir()]
     return trainer
+
+
+def _read_start(path: str, config: Config) -> Checkpoint:
+    "The checkpoint to start from, if its model is the configured one, and reads text the same way."
+    start = load_checkpoint(path)
+    if different := _differences(start.config, config, ["data.tokenizer_type"]):
+        raise UserError(f"training.init_from {path} holds another model: {'; '.join(different)}. "
+                        f"Begin with the configuration that lies beside its weights, and change data and training")
+    return start
+
+
+def _differences(before: Config, now: Config, keys: Sequence[str]) -> list[str]:
+    "In what two configurations differ: the model, the eye, and these keys."
+    keys = [*(f"model.{key}" for key in ModelConfig.model_fields), "vision", *keys]
+    pairs = [(key, *(attrgetter(key)(config) for config in (before, now))) for key in keys]
+    return [f"{key} was {old!r}, now {new!r}" for key, old, new in pairs if old != new]
 
 
 def _with_absolute_paths(config: Config) -> Config:
@@ -414,7 +432,7 @@ def resume_trainer(output_dir: str | Path,         # the folder of the run
     "A trainer that goes on from the latest checkpoint as if it had never stopped; `notices` say what is new."
     folder, (model, before, tokenizer), notices = _load_latest(output_dir, prepare)
     config = _with_absolute_paths(config or load_config(folder / "config.yaml", changes, given))
-    if different := _differences(before, config):
+    if different := _differences(before, config, _SAME_RUN):
         raise UserError(f"{folder} is of another configuration: {'; '.join(different)}. "
                         f"Use the same configuration, or start another run")
     claim_folder(folder.parent, make_strategy(config.training), checkpoint_step(folder)).close()
@@ -489,12 +507,6 @@ def _changed(trainer: Trainer, before: TrainingConfig) -> list[str]:
     return notices
 
 
-def _differences(before: Config, now: Config) -> list[str]:
-    "What would make going on something else than one run: the model, the data, the seed, the optimizer."
-    pairs = [(f"{section}.{key}", value, getattr(getattr(now, section), key))
-             for section in ("model", "data") for key, value in getattr(before, section)
-             if key != "train_path"]   # a text may have moved: its fingerprint decides
-    pairs.append(("vision", before.vision, now.vision))
-    pairs += [(f"training.{key}", getattr(before.training, key), getattr(now.training, key))
-              for key in ("seed", "optimizer")]
-    return [f"{key} was {old!r}, now {new!r}" for key, old, new in pairs if old != new]
+# What would make going on another run, beside the model; a text may have moved: its fingerprint decides.
+_SAME_RUN = [*(f"data.{key}" for key in DataConfig.model_fields if key != "train_path"),
+             "training.seed", "training.optimizer", "training.init_from"]

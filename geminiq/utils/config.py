@@ -337,6 +337,7 @@ class TrainingConfig(Section):
     max_steps: Count = 600                  # updates of the weights
     batch_size: Count = 16                  # B, windows in one forward pass
     gradient_accumulation: Count = 1        # forward passes in one step
+    init_from: PathText | None = None       # a checkpoint whose weights it starts from; empty: new ones
     optimizer: Annotated[str, PartName("optimizer")] = "adamw"   # what moves the weights by their gradients
     learning_rate: Positive = 2e-3          # the highest one, after the warm-up
     muon_learning_rate: Positive = 0.02     # optimizer muon: of hidden matrices; learning_rate is the others'
