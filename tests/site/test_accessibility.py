@@ -13,7 +13,7 @@ from geminiq.generation.chat import Conversation
 from geminiq.generation.sampling import Sampling
 from geminiq.utils.chat_explorable import explore_chat
 from geminiq.utils.checkpointing import load_course_model
-from geminiq.utils.explorables import Explorable, explore_attention, explore_mask
+from geminiq.utils.explorables import Explorable, explore_attention, explore_mask, explore_softmax
 from geminiq.utils.live import explore_model, explore_reading
 from geminiq.utils.live_inside import explore_cache, explore_stream
 from geminiq.utils.live_text import explore_sampling, explore_tokens
@@ -131,9 +131,15 @@ def tap_a_step(page: Page) -> None:
     expect(page.locator(".status")).to_contain_text("is read, and looks at")
 
 
+def tap_the_slider(page: Page) -> None:
+    middle_of(page.get_by_role("slider", name="factor"))
+    expect(page.locator("label output")).to_have_text("2.5")
+
+
 THREE = ["the", "cat", "sat"]
 PICTURES = {
     "mask": (lambda: explore_mask(torch.ones(3, 3).tril().bool(), THREE), tap_a_row),
+    "softmax": (lambda: explore_softmax(torch.arange(3.), THREE), tap_the_slider),
     "attention": (lambda: explore_attention(torch.ones(2, 2, 3, 3).tril() / torch.arange(1, 4)[:, None], THREE), tap_a_row),
     "chat": (chat, tap_a_token),
     "model": (lambda: explore_model(*course(), TEXT, "Where is Mia?", title="Ask"), break_it),

@@ -10,7 +10,7 @@ import geminiq.utils.live
 import geminiq.utils.live_inside
 import geminiq.utils.live_text  # noqa: F401   (the kinds there are)
 from conftest import ROOT
-from geminiq.utils.explorables import Explorable, explore_attention, explore_mask
+from geminiq.utils.explorables import Explorable, explore_attention, explore_mask, explore_softmax
 from page_checks import PHONE, WIDE
 
 ARTIFACTS = ROOT / "test-artifacts" / "site"
@@ -172,6 +172,19 @@ def test_masks(draw):
     page.screenshot(path=ARTIFACTS / "explore-mask.png", full_page=True)
 
 
+def test_softmax_of_scores_that_grow(draw):
+    page = draw(explore_softmax(torch.tensor([2., 1., 0.]), ["cat", "dog", "stone"], title="Three scores", label="strength"))
+    for factor in (1.0, 0.0, 5.0, 2.5):
+        slider(page, "strength").fill(str(factor))
+        weights = torch.softmax(factor * torch.tensor([2., 1., 0.]), -1)
+        shown = [round(float(text.strip("<%")), 1) for text in page.locator(".chips small").all_inner_texts()]
+        assert shown == pytest.approx((100 * weights).tolist(), abs=0.51)
+    shows(page, "“cat” gets 92%")
+    slider(page, "strength").press("Home")
+    shows(page, "all get 33%")
+    page.screenshot(path=ARTIFACTS / "explore-softmax.png", full_page=True)
+
+
 def test_labels_are_text_and_blanks_are_seen(draw):
     page = draw(explore_attention(torch.eye(3), ["<b>", " & ", "</script>\n"]))
     shows(page, "“</script>↵” looks at “</script>↵” 100%")
@@ -191,11 +204,12 @@ def test_a_large_picture_is_light_and_quick(draw, capsys):
     page.screenshot(path=ARTIFACTS / "explore-large.png", full_page=True)
 
 
-@pytest.mark.parametrize("name", ["one head", "heads", "large", "mask"])
+@pytest.mark.parametrize("name", ["one head", "heads", "large", "mask", "softmax"])
 def test_it_fits_a_phone(draw, name: str):
     large = explore_attention(causal_weights(12, 12, 64, 64), [f"token{i}" for i in range(64)])
     page = draw({"one head": explore_attention(HEADS[0, 0], WORDS), "heads": explore_attention(HEADS, WORDS), "large": large,
-                 "mask": explore_mask(torch.ones(6, 6).bool(), WORDS)}[name], viewport=PHONE)
+                 "mask": explore_mask(torch.ones(6, 6).bool(), WORDS),
+                 "softmax": explore_softmax(torch.arange(6.), WORDS)}[name], viewport=PHONE)
     page.locator(".status").wait_for()
     assert page.evaluate(WIDE) == []
     page.screenshot(path=ARTIFACTS / f"explore-{name.replace(' ', '-')}-phone.png", full_page=True)
