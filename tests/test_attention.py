@@ -14,7 +14,9 @@ from geminiq.models.attention import (
     ATTENTIONS,
     CausalSelfAttention,
     CrossAttention,
+    GroupedQueryAttention,
     MultiHeadAttention,
+    causal_mask,
     record_attention,
     scaled_dot_product_attention,
 )
@@ -283,3 +285,43 @@ def test_tensors_that_have_not_four_dimensions_are_named_by_their_shapes(shape: 
     for tensors in ((x, x, x), (four, x, x), (four, four, x)):
         with pytest.raises(ValueError, match=re.escape(str(shape))):
             scaled_dot_product_attention(*tensors)
+
+
+X = torch.zeros(1, 2, 4, 8)
+
+
+@pytest.mark.parametrize(("inputs", "words"), [
+    ((X, X, X[:, :, :3]), "differ in batch, heads or positions"), ((X, X[..., :4], X), "differ in batch or head width"),
+    ((X[:, [0, 1, 0]], X, X), "3 query heads cannot share 2"), ((X, X, X, torch.ones(4, 4)), "it must be bool"),
+    ((X, X, X, torch.ones(3, 4).bool()), "does not fit")], ids=lambda value: value if isinstance(value, str) else "")
+def test_inputs_that_do_not_fit_are_named_by_their_shapes(inputs: tuple, words: str):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        scaled_dot_product_attention(*inputs)
+
+
+def test_layers_that_cannot_be_cut_evenly_are_refused():
+    for make in (lambda: CausalSelfAttention(10, 3), lambda: GroupedQueryAttention(12, 6, 4)):
+        with pytest.raises(UserError, match="is not a multiple of"):
+            make()
+    with pytest.raises(ValueError, match="5 queries cannot be the last of 3 positions"):
+        causal_mask(5, 3)
+    with pytest.raises(ValueError, match="the context is 12 wide, the keys are made from 20"):
+        CrossAttention(12, 3, d_context=20)(torch.zeros(1, 2, 12), torch.zeros(1, 2, 12))
+
+
+def test_weights_are_dropped_in_training_alone():
+    attention, x = MultiHeadAttention(12, 3, dropout=0.5).double(), random(2, 5, 12)
+    assert not torch.equal(attention(x), attention(x))
+    assert torch.equal(attention.eval()(x), attention.eval()(x))
+
+
+def test_sixteen_bits_go_in_and_come_out_with_all_gradients():
+    query, key, value = (x.requires_grad_() for x in random(3, 2, 3, 6, 8))
+    short = [x.detach().bfloat16().requires_grad_() for x in (query, key, value)]
+    past = causal_mask(6, 6)
+    found, right = (scaled_dot_product_attention(*inputs, past) for inputs in (short, (query, key, value)))
+    assert found.dtype == torch.bfloat16
+    gradients = (torch.autograd.grad(output.square().sum(), inputs)
+                 for output, inputs in ((found.float(), short), (right, (query, key, value))))
+    for a, b in zip(*gradients, strict=True):
+        assert_close(a.double(), b, atol=0.05, rtol=0.05)

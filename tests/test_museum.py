@@ -1,15 +1,18 @@
 """The bug museums: each wrong solution is caught with its own message, each right one passes."""
 
 import os
+import re
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
+import nbformat
 import pytest
 
 import geminiq.course
 from geminiq.course.exercises import Museum, Progress, complaint, note, progress_file, read_progress, title
 
+ROOT = Path(__file__).parents[1]
 MUSEUMS = [module.museum for name in iter_modules(geminiq.course.__path__)
            if isinstance(getattr(module := import_module(f"geminiq.course.{name.name}"), "museum", None), Museum)]
 EXERCISES = [pytest.param(museum, exercise, id=f"{museum.topic}-{exercise}")
@@ -103,3 +106,19 @@ def test_the_file_is_the_learners_own_unless_told_otherwise(monkeypatch: pytest.
     monkeypatch.delenv("GEMINIQ_PROGRESS")
     assert progress_file().name == "progress.json" and progress_file().is_absolute()
     assert Path(geminiq.course.__path__[0]).parents[1] not in progress_file().parents
+
+
+@pytest.mark.parametrize("name", ["01_first_model", "07_attention"])
+def test_who_fails_is_sent_to_a_line_that_stands_in_the_lesson(name: str, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("GEMINIQ_PROGRESS", str(tmp_path / "progress.json"))
+    museum = import_module(f"geminiq.course.{name[3:]}").museum
+    lesson = "\n".join(cell.source for cell in nbformat.read(ROOT / "nbs" / f"{name}.ipynb", 4).cells)
+    assert museum.symptoms.keys() == museum.tests.keys()
+    for exercise, lines in museum.symptoms.items():
+        wrong = [exhibit for exhibit in museum.exhibits if exhibit.exercise == exercise]
+        shown = set()
+        for exhibit in wrong:
+            museum.check(exercise, exhibit.solution)
+            shown.update(re.findall("under “(.+)”", capsys.readouterr().out))
+        assert all(f"- *{line}*" in lesson for line in lines)
+        assert len(shown) >= len(lines) - 1, (exercise, shown)      # a loop that takes minutes is no exhibit

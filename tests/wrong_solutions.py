@@ -610,3 +610,96 @@ def grouped_copied(query, key, value):
     n = query.shape[1] // key.shape[1]
     key, value = torch.tensor(key.tolist()).to(key), torch.tensor(value.tolist()).to(value)
     return torch.softmax(query @ key.repeat_interleave(n, 1).mT / math.sqrt(query.shape[-1]), -1) @ value.repeat_interleave(n, 1)
+
+
+# ---- document and prefix masks
+
+@wrong("document_mask", "documents before")
+def documents_forgotten(documents):
+    return torch.tril(torch.ones(len(documents), len(documents))).bool()
+
+
+@wrong("document_mask", "future")
+def documents_without_order(documents):
+    return documents.unsqueeze(0) == documents.unsqueeze(1)
+
+
+@wrong("document_mask", "diagonal")
+def documents_strictly(documents):
+    place = torch.arange(len(documents))
+    return (place[:, None] > place) & (documents[:, None] == documents)
+
+
+@wrong("document_mask")
+def documents_by_equal_length(documents):
+    n, length = len(documents), int((documents == documents[0]).sum())
+    blocks = torch.arange(n) // length
+    return torch.ones(n, n).tril().bool() & (blocks[:, None] == blocks)
+
+
+@wrong("document_mask", "boolean")
+def documents_multiplied(documents):
+    return torch.tril(torch.ones(len(documents), len(documents))) * (documents[:, None] == documents)
+
+
+@wrong("document_mask", "turn it round")
+def documents_for_masked_fill(documents):
+    n = len(documents)
+    return torch.triu(torch.ones(n, n), 1).bool() | (documents[:, None] != documents[None])
+
+
+@wrong("document_mask")
+def documents_in_one_row(documents):
+    return documents == documents[-1]
+
+
+@wrong("document_mask")
+def documents_all_of_one_length(documents):
+    first = (documents == documents[0]).nonzero()[-1].item() + 1
+    mask = torch.ones(len(documents), len(documents), dtype=torch.bool).tril()
+    mask[first:, :first] = False
+    return mask
+
+
+@wrong("prefix_mask", "causal too")
+def prefix_forgotten(n_prefix, n_positions):
+    return torch.tril(torch.ones(n_positions, n_positions, dtype=torch.bool))
+
+
+@wrong("prefix_mask")
+def prefix_square_only(n_prefix, n_positions):
+    mask = torch.zeros(n_positions, n_positions, dtype=torch.bool)
+    mask[:n_prefix, :n_prefix] = True
+    return mask
+
+
+@wrong("prefix_mask", "open its columns")
+def prefix_rows(n_prefix, n_positions):
+    mask = torch.tril(torch.ones(n_positions, n_positions)).bool()
+    mask[:n_prefix] = True
+    return mask
+
+
+@wrong("prefix_mask", "too long")
+def prefix_inclusive(n_prefix, n_positions):
+    keys = torch.arange(n_positions)
+    return (keys[None] <= keys[:, None]) | (keys <= n_prefix)
+
+
+@wrong("prefix_mask", "itself")
+def prefix_strict(n_prefix, n_positions):
+    keys = torch.arange(n_positions)
+    return (keys[None] < keys[:, None]) | (keys < n_prefix)
+
+
+@wrong("prefix_mask", "turn it round")
+def prefix_for_masked_fill(n_prefix, n_positions):
+    mask = torch.triu(torch.ones(n_positions, n_positions, dtype=torch.bool), 1)
+    mask[:, :n_prefix] = False
+    return mask
+
+
+@wrong("prefix_mask")
+def prefix_arguments_exchanged(n_positions, n_prefix):
+    keys = torch.arange(n_positions)
+    return (keys <= keys[:, None]) | (keys < n_prefix)

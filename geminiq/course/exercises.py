@@ -318,6 +318,7 @@ class Museum:
         self.probes: dict[str, Callable] = {}            # by exercise
         self.stages: dict[str, Callable] = {}            # by exercise
         self.hints: dict[str, str] = {}                  # by exercise, for whoever has tried three times
+        self.symptoms: dict[str, dict[str, str]] = {}    # by exercise: of lines in its fold, the messages that they help with
         self._computed: dict[Any, list[tuple[str, Callable, list[Tensor | None]]]] = {}
 
     def test(self, exercise: str) -> Callable:
@@ -353,6 +354,10 @@ class Museum:
         "What to tell somebody who has tried three times."
         self.hints[exercise] = text
 
+    def symptom(self, exercise: str, line: str, message: str) -> None:
+        "Which line of the fold *Help by symptom* helps with messages in which this pattern is found."
+        self.symptoms.setdefault(exercise, {})[line] = message
+
     def mistake(self, exercise: str, solution: Callable) -> str | None:
         "What is wrong with a solution: the mistake it makes, if an exhibit makes it too, else what the first failing test says."
         tests = self._tests_of(exercise)
@@ -377,6 +382,9 @@ class Museum:
             return
         note(f"{self.topic}/{exercise}", passed=message is None)
         print(f"✗ {exercise}: {message}" if message else self._praise(exercise))
+        fitting = (line for line, pattern in self.symptoms.get(exercise, {}).items() if re.search(pattern, message or ""))
+        if message and (line := next(fitting, "")):
+            print(f"  More in the fold “Help by symptom”, under “{line}”.")
         tries = read_progress().get(f"{self.topic}/{exercise}", Progress()).tries
         if message and tries >= 3 and exercise in self.hints:
             print(f"  Hint: {self.hints[exercise]}")

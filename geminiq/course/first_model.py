@@ -183,6 +183,17 @@ def _pairs_by_matrices(data, n):
 def _pairs_by_comparing(data, n):
     return tensor([[((data[:-1] == a) & (data[1:] == b)).sum() for b in range(n)] for a in range(n)])
 
+# %% ../../nbs/museum/01_first_model.ipynb #first-symptoms
+for exercise, line, message in (
+        ("count_pairs", "all counts are 0 or 1", "each pair counts once"),
+        ("count_pairs", "the loop takes minutes", "had not finished"),
+        ("count_pairs", "rows and columns seem exchanged", "lies on its side|both directions"),
+        ("count_pairs", "an error about the last one", "the last one has no successor|IndexError"),
+        ("bits", "the number is negative", "the sign"),
+        ("bits", "too small by a factor of 0.69", "natural logarithm"),
+        ("bits", "too small otherwise", "the logarithm comes first|mean probability")):
+    museum.symptom(exercise, line, message)
+
 # %% ../../nbs/museum/01_first_model.ipynb #m01-bits-tests
 @museum.test("bits")
 def _two_halves_and_a_sixteenth(bits):
