@@ -29,6 +29,11 @@ MOMENT = 5            # seconds: "a few", and shorter times count as this
 AMOUNTS = {"a few": MOMENT, "half a": 0.5, "a": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
            "eight": 8, "nine": 9, "ten": 10, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60}
 TIME = re.compile(rf"\bruns in (?:about )?({'|'.join(AMOUNTS)}|\d+) (second|minute)s?\b", re.I)
+READING = {"a few minutes": 5, "ten minutes": 10, "a quarter of an hour": 15, "twenty minutes": 20, "half an hour": 30,
+           "three quarters of an hour": 45, "an hour": 60, "an hour and a quarter": 75, "an hour and a half": 90}   # minutes
+TO_READ = re.compile(rf"\b({'|'.join(sorted(READING, key=len, reverse=True))}) to read\b")
+EXERCISE = re.compile(r"^#+ Exercise \d+ .*?(\d+) minutes\)", re.M)
+FOLDED = re.compile(r"<details>.*?</details>", re.S)
 EXPORT = re.compile(r"^#\|[ \t]*exports?[ \t]*$", re.M)
 MODULE = re.compile(r"^#\|[ \t]*default_exp[ \t]+(\S+)", re.M)
 FENCED = re.compile(r"^(`{3,}|~{3,}).*?^\1[ \t]*$", re.M | re.S)
@@ -251,10 +256,14 @@ def unseen(notebook: NotebookNode) -> list[Problem]:
 # Every lesson says how long it takes
 
 
+def header(notebook: NotebookNode) -> str:
+    "What stands above the first heading of level 2."
+    return " ".join(re.split(r"^## ", prose(notebook), flags=re.M)[0].split())
+
+
 def stated_seconds(notebook: NotebookNode) -> float | None:
     "The time that stands above the first heading of level 2, as in `runs in about ten seconds`."
-    header = " ".join(re.split(r"^## ", prose(notebook), flags=re.M)[0].split())
-    if not (found := TIME.search(header)):
+    if not (found := TIME.search(header(notebook))):
         return None
     amount, unit = found[1].lower(), found[2].lower()
     return (float(amount) if amount.isdigit() else AMOUNTS[amount]) * {"second": 1, "minute": 60}[unit]
@@ -312,6 +321,30 @@ def untimed(path: Path, notebook: NotebookNode, seconds: float | None) -> list[P
     return []
 
 
+def reading_minutes(notebook: NotebookNode) -> float:
+    "How long a lesson takes to read, at 150 words and 15 lines of code a minute; folds are not counted."
+    words = len(FOLDED.sub("", FENCED.sub("", prose(notebook))).split())
+    shown = [cell.source for cell in code_cells(notebook) if not re.match(r"#\| (export$|code-fold)", cell.source, re.M)]
+    return words / 150 + sum(source.count("\n") + 1 for source in shown) / 15
+
+
+def unread(path: Path, notebook: NotebookNode) -> list[Problem]:
+    "A time to read that a lesson does not state, or states wrongly; and exercises of which the header says nothing."
+    if not re.match(r"\d\d_", path.name) or path.parent.name == "museum":
+        return []
+    minutes, found = reading_minutes(notebook), TO_READ.search(header(notebook))
+    near = min(READING, key=lambda words: abs(READING[words] - minutes))
+    problems = []
+    if not found or not 1 / 1.6 < READING[found[1]] / max(minutes, 5) < 1.6:
+        problems.append(Problem("header", f"it takes about {minutes:.0f} minutes to read, and the header does not say so",
+                                f'write "{near} to read"'))
+    if EXERCISE.search(prose(notebook)) and "exercises" not in header(notebook):
+        total = sum(map(int, EXERCISE.findall(prose(notebook))))
+        problems.append(Problem("header", "it does not say how long its exercises take",
+                                f"their headings say {total} minutes in all"))
+    return problems
+
+
 # The report
 
 
@@ -325,7 +358,7 @@ def problems(path: Path, in_tests: set[str], seconds: float | None = None) -> li
     "All that is to be mended in a notebook; the stated time is compared only with a measured one."
     notebook = nbformat.read(path, as_version=4)
     return [*untested(notebook, in_tests), *unseen(notebook), *too_large(path), *untimed(path, notebook, seconds),
-            *unchecked(notebook)]
+            *unread(path, notebook), *unchecked(notebook)]
 
 
 def row(path: Path, seconds: float | None) -> list[str]:

@@ -10,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 import report
 from report import measured_seconds, problems, time_problem, unchecked, untested
 
-HEADER = new_markdown_cell("# A lesson\n\nIt needs nothing, runs in a few seconds, and ends well.\n\n## A part")
+HEADER = new_markdown_cell("# A lesson\n\nIt takes a few minutes to read, runs in a few seconds, and ends well.\n\n## A part")
 DOUBLE = '''
 def double(x):
     "Twice as much."
@@ -166,7 +166,8 @@ def test_a_notebook_over_one_megabyte_fails(tmp_path: Path):
 
 def timed(text: str) -> NotebookNode:
     "A notebook whose header says this."
-    return lesson(header=new_markdown_cell(f"# A lesson\n\n{text}\n\n## A part\n\nIt runs in three minutes."))
+    return lesson(header=new_markdown_cell(f"# A lesson\n\nIt takes a few minutes to read.\n\n{text}\n\n"
+                                           "## A part\n\nIt runs in three minutes."))
 
 
 @pytest.mark.parametrize(("text", "seconds"), [
@@ -230,3 +231,24 @@ def test_the_command_prints_a_table_and_the_problems(tmp_path: Path, monkeypatch
     printed = capsys.readouterr().out
     assert "Must be mended: 1" in printed and "'def double(x):': double is exported, and no check uses it. Remedy:" in printed
     assert printed.count("5 s") == 2 and "–" in printed
+
+
+def to_read(header: str, *more: NotebookNode) -> list[str]:
+    "What the report says of a header with this sentence."
+    notebook = lesson(*more, header=new_markdown_cell(f"# A lesson\n\n{header} It runs in a few seconds.\n\n## A part"))
+    return [problem.wrong for problem in report.unread(Path("07_lesson.ipynb"), notebook)]
+
+
+def test_a_lesson_says_how_long_it_takes_to_read():
+    words, code = new_markdown_cell("word " * 3000), new_code_cell("x = 1\n" * 149 + "x")      # 20 and 10 minutes
+    assert to_read("It takes half an hour to read.", words, code) == []
+    for header in ("", "It takes an hour to read.", "It takes a quarter of an hour to read."):
+        assert to_read(header, words, code) == ["it takes about 30 minutes to read, and the header does not say so"]
+    folds = new_markdown_cell("<details><summary>Hint</summary>" + "word " * 3000 + "</details>")
+    assert to_read("It takes a few minutes to read.", folds) == []
+
+
+def test_a_lesson_says_how_long_its_exercises_take():
+    exercises = new_markdown_cell("### Exercise 1 · One (easy, 10 minutes)\n\nDo.\n\n#### Exercise 2 · Two (hard, 30 minutes)")
+    assert to_read("It takes a few minutes to read.", exercises) == ["it does not say how long its exercises take"]
+    assert to_read("It takes a few minutes to read, and forty minutes for the exercises.", exercises) == []
