@@ -653,7 +653,7 @@ def documents_in_one_row(documents):
     return documents == documents[-1]
 
 
-@wrong("document_mask")
+@wrong("document_mask", "first document from all others")
 def documents_all_of_one_length(documents):
     first = (documents == documents[0]).nonzero()[-1].item() + 1
     mask = torch.ones(len(documents), len(documents), dtype=torch.bool).tril()
