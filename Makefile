@@ -21,12 +21,14 @@ lab: $(BIN)/.course
 demo: $(BIN)/.package
 	$(BIN)/geminiq demo $(if $(filter 0,$(CHAT)),--no-chat)
 
-# The model of the course, from nothing; goes on where it was stopped. Its report lies beside its weights. Threads that
-# wait actively are faster where nothing else runs.
+# The model of the course, from nothing, in two parts: on conversations as they come, then on the longer of two. Goes on where
+# it was stopped. Its report lies beside its weights. Threads that wait actively are faster where nothing else runs.
 model: export GOMP_SPINCOUNT := 100000
 model: $(BIN)/.package
-	$(BIN)/geminiq train $(if $(wildcard runs/microworld/step-*),--resume,--config microworld) --output runs/microworld
-	$(BIN)/python docs/ship_model.py runs/microworld geminiq/weights/microworld
+	$(BIN)/geminiq train --output runs/microworld $(if $(wildcard runs/microworld/step-*),--resume,--config microworld)
+	$(BIN)/geminiq train --output runs/microworld-2 $(if $(wildcard runs/microworld-2/step-*),--resume,--config microworld \
+		--init_from runs/microworld --seed 1 --max_steps 6500 --set data.longest_of=2)
+	$(BIN)/python docs/ship_model.py runs/microworld runs/microworld-2 geminiq/weights/microworld
 
 # Each environment is the pinned set of constraints.txt plus this folder's package, and holds the ones before it.
 $(BIN)/python:

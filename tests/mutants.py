@@ -5,7 +5,8 @@ import copy
 from collections.abc import Iterator
 
 OPERATORS = {ast.Add: (ast.Sub, ast.Mult), ast.Sub: (ast.Add,), ast.Mult: (ast.Div, ast.Add), ast.Div: (ast.Mult, ast.Sub),
-             ast.MatMult: (ast.Mult,), ast.FloorDiv: (ast.Mod, ast.Mult), ast.Pow: (ast.Mult,)}
+             ast.MatMult: (ast.Mult,), ast.FloorDiv: (ast.Mod, ast.Mult), ast.Pow: (ast.Mult,),
+             ast.BitAnd: (ast.BitOr, ast.BitXor), ast.BitOr: (ast.BitAnd, ast.BitXor)}
 COMPARISONS = {ast.LtE: (ast.Lt, ast.GtE), ast.Lt: (ast.LtE, ast.Gt), ast.Eq: (ast.NotEq,), ast.NotEq: (ast.Eq,),
                ast.Is: (ast.IsNot,), ast.IsNot: (ast.Is,), ast.Gt: (ast.GtE, ast.Lt), ast.GtE: (ast.Gt, ast.LtE)}
 CALLS = {"amax": ("amin", "mean"), "max": ("min",), "sum": ("mean", "amax"), "exp": ("exp2", "abs", "expm1"),
@@ -13,7 +14,9 @@ CALLS = {"amax": ("amin", "mean"), "max": ("min",), "sum": ("mean", "amax"), "ex
          "repeat_interleave": ("repeat",), "transpose": ("flip",), "masked_fill": ("masked_fill_",), "stack": ("cat",),
          "cat": ("stack",), "view": ("reshape",), "dropout": ("alpha_dropout",)}
 NAMES = {"query": ("key", "value"), "key": ("value", "query"), "value": ("key", "query"), "n_queries": ("n_keys",),
-         "n_keys": ("n_queries",), "B": ("T",), "T": ("B",), "E": ("D",), "H": ("E",), "weights": ("scores",)}
+         "n_keys": ("n_queries",), "B": ("T",), "T": ("B",), "E": ("D",), "H": ("E",), "weights": ("scores",),
+         "n_prefix": ("n_positions",), "n_positions": ("n_prefix",), "keys": ("queries",), "queries": ("keys",),
+         "past": ("same",), "same": ("past",), "s": ("t",), "t": ("s",)}
 
 
 def mutants(source: str) -> Iterator[tuple[str, str]]:   # what was changed, and the changed source

@@ -1,5 +1,6 @@
 """The model that comes with the course is the one its report describes, and small enough to come along."""
 
+import subprocess
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from geminiq.training.trainer import make_trainer
 from geminiq.utils.checkpointing import Checkpoint, load_checkpoint, load_course_model, save_checkpoint
 from geminiq.utils.config import load_config
 
+ROOT = Path(__file__).parents[1]
 FOLDER = Path(str(files("geminiq"))) / "weights" / "microworld"
 
 
@@ -52,10 +54,18 @@ def test_its_recipe_still_begins_as_it_began(tmp_path: Path):
         assert entry["loss"] == pytest.approx(recorded[entry["step"]], rel=0.005), entry
 
 
+def test_its_second_part_is_the_one_that_make_model_trains(course: Checkpoint):
+    said = subprocess.run(["make", "-n", "model"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    line = next(line for line in said.replace("\\\n", " ").splitlines() if "--init_from" in line).split()
+    given = {name: line[line.index(f"--{name}") + 1] for name in ("init_from", "seed", "max_steps", "set")}
+    second = load_config("microworld", [given.pop("set"), *(f"training.{name}={value}" for name, value in given.items())])
+    assert course.config == second
+
+
 def test_it_says_who_it_is_and_what_the_story_leaves_open(course: Checkpoint):
     chat = Conversation(course.model, course.tokenizer)
-    assert "".join(chat.reply("Who are you?")) == "I am Mini, a small language model. I answer questions about stories."
     assert "".join(chat.reply("Where is Mia?")) == "There is no story yet. Tell me one."
+    assert "".join(chat.reply("Who are you?")) == "I am Mini, a small language model. I answer questions about stories."
     assert "".join(chat.reply("Tom went to the garden. Where is Tom?")) == "Tom is in the garden."
     assert "".join(chat.reply("Where is Julia?")) == "The story does not say."
 

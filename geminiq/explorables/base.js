@@ -71,7 +71,7 @@ export function choose(model, name, value) {
 }
 
 export const within = (number, count) => Math.max(0, Math.min(count - 1, number));
-export const inWords = (percent) => (percent < 0.1 ? "<0.1%" : `${percent < 10 ? percent : Math.round(percent)}%`);
+export const inWords = (percent) => (percent < 0.1 ? "<0.1%" : `${Number(percent.toFixed(percent < 9.95 ? 1 : 0))}%`);
 
 // A token with the space at its ends made visible, where it tells two apart.
 export const exact = (name) => name.replace(/^ | $/g, "␣");

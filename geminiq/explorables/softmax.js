@@ -12,7 +12,7 @@ const BARS = `
 function render({ model, el }) {
   const tokens = model.get("tokens"), scores = model.get("scores");
   const weights = () => softmax(scores.map((score) => model.get("factor") * score));
-  const percent = (weight) => inWords(Math.round(1000 * weight) / 10);
+  const percent = (weight) => inWords(100 * weight);
 
   const bars = tokens.map(() => create("div"));
   const names = chips(tokens, "weights", false);

@@ -204,7 +204,7 @@ def test_the_lesson_on_attention_answers(jupyter: Lab, page: Page, folder: Path)
                 if "data-explorable" in output.get("data", {}).get("text/html", "")]
     assert explored, "lesson 7 holds no explorable: has it been run and saved with explore_attention in it?"
     run_lesson(jupyter, page, path)
-    picture = page.locator("[data-drawn]").first
+    picture = page.locator("[data-drawn]").filter(has=page.get_by_role("radio")).first
     picture.scroll_into_view_if_needed()
     before = picture.locator(".status").inner_text()
     chosen = picture.get_by_role("radio", checked=True)
