@@ -62,7 +62,8 @@ def test_it_says_what_the_model_says_and_as_surely(draw, explorable: ModelExplor
         for number, step in enumerate(look_back(talk.model, talk.read, talk.written)):
             share = float(step.logits.softmax(-1)[talk.written[number]])
             shown = page.get_by_role("radiogroup", name="answer 1").get_by_role("radio").nth(number).inner_text()
-            assert float(re.search(r"([\d.]+)%", shown)[1]) == pytest.approx(100 * share, abs=1.01), (question, number)
+            rounded = 12 * share * (1 - share)      # weights of 8 bits move what the model is sure of least
+            assert float(re.search(r"([\d.]+)%", shown)[1]) == pytest.approx(100 * share, abs=0.51 + rounded), (question, number)
 
 
 def test_without_a_layer_it_says_what_the_model_says_without_it(draw, explorable: ModelExplorable):

@@ -207,4 +207,5 @@ def test_the_course_model_finds_its_word_on_the_way(draw):
     ask(page, "Tom has the ball. Tom went to the office. Where is the ball?")
     expect(page.locator(".note")).to_contain_text("office")
     rows = [row.inner_text() for row in page.locator(".lens tbody tr").all()]
-    assert "office" in rows[-1] and "office" not in rows[0]
+    surely = re.compile(r"office\n\d\d")
+    assert surely.search(rows[-1]) and not surely.search(rows[0])
