@@ -330,7 +330,7 @@ def reading_minutes(notebook: NotebookNode) -> float:
 
 def unread(path: Path, notebook: NotebookNode) -> list[Problem]:
     "A time to read that a lesson does not state, or states wrongly; and exercises of which the header says nothing."
-    if not re.match(r"\d\d_", path.name) or path.parent.name == "museum":
+    if not is_lesson(path):
         return []
     minutes, found = reading_minutes(notebook), TO_READ.search(header(notebook))
     near = min(READING, key=lambda words: abs(READING[words] - minutes))
@@ -343,6 +343,44 @@ def unread(path: Path, notebook: NotebookNode) -> list[Problem]:
         problems.append(Problem("header", "it does not say how long its exercises take",
                                 f"their headings say {total} minutes in all"))
     return problems
+
+
+# What a lesson in full has
+
+
+EXHIBITS = 8        # wrong solutions that a room of the museum has at least
+SHOWING = 0.5       # of the cells with code that stay in the notebook, how many show something
+
+
+def is_lesson(path: Path) -> bool:
+    "Whether a notebook is a numbered lesson."
+    return bool(re.match(r"\d\d_", path.name)) and path.parent.name != "museum"
+
+
+def frame(path: Path, notebook: NotebookNode) -> dict[str, float]:
+    "What a lesson offers: exercises, quiz, exhibits in the museum, pictures and live ones, and how many cells show something."
+    room = path.parent / "museum" / path.name
+    wrong = sum(cell.source.count("@museum.wrong(") for cell in code_cells(nbformat.read(room, 4))) if room.exists() else 0
+    quiz = re.search(r"^##+ Quiz$(.*?)(?=^##? |\Z)", prose(notebook), re.M | re.S)
+    outputs = [out.get("data", {}) for cell in code_cells(notebook) for out in cell.get("outputs", [])]
+    own = own_cells(notebook)
+    return {"exercises": len(EXERCISE.findall(prose(notebook))),
+            "quiz": len(re.findall(r"^\*\*\d", quiz[1], re.M)) if quiz else 0,
+            "exhibits": wrong, "pictures": sum("image/png" in data for data in outputs),
+            "live": sum("data-explorable" in data.get("text/html", "") for data in outputs),
+            "shown": sum(bool(cell.get("outputs")) for cell in own) / max(len(own), 1)}
+
+
+def unframed(path: Path, notebook: NotebookNode) -> list[Problem]:
+    "What a lesson with exercises still lacks; one without any is worth a look."
+    if not is_lesson(path):
+        return []
+    found = frame(path, notebook)
+    if not found["exercises"]:
+        return [Problem("all", "it has no exercises", "give it two to five, before our code", fails=False)]
+    least = {"exercises": 2, "quiz": 1, "exhibits": EXHIBITS, "pictures": 1, "shown": SHOWING}
+    return [Problem("all", f"{name}: {found[name]:.2g}, and a lesson in full has {number}", "see CONTRIBUTING")
+            for name, number in least.items() if found[name] < number]
 
 
 # The report
@@ -358,7 +396,7 @@ def problems(path: Path, in_tests: set[str], seconds: float | None = None) -> li
     "All that is to be mended in a notebook; the stated time is compared only with a measured one."
     notebook = nbformat.read(path, as_version=4)
     return [*untested(notebook, in_tests), *unseen(notebook), *too_large(path), *untimed(path, notebook, seconds),
-            *unread(path, notebook), *unchecked(notebook)]
+            *unread(path, notebook), *unframed(path, notebook), *unchecked(notebook)]
 
 
 def row(path: Path, seconds: float | None) -> list[str]:
@@ -392,6 +430,18 @@ def table(rows: Sequence[list[str]]) -> Table:
     return result
 
 
+def frames(paths: Sequence[Path]) -> Table:
+    "The table of what each lesson offers."
+    result = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for title in ("lesson", "minutes", "exercises", "quiz", "exhibits", "pictures", "live", "show something"):
+        result.add_column(title, justify="left" if title == "lesson" else "right", no_wrap=True)
+    for path in filter(is_lesson, paths):
+        notebook = nbformat.read(path, as_version=4)
+        *counts, share = frame(path, notebook).values()
+        result.add_row(shown(path), f"{reading_minutes(notebook):.0f}", *(f"{count or '–'}" for count in counts), f"{share:.0%}")
+    return result
+
+
 def sentences(found: dict[Path, list[Problem]], fails: bool) -> Iterator[str]:
     "The problems that must be mended, or the others, one line each."
     for path, listed in found.items():
@@ -411,6 +461,7 @@ def main() -> int:
     found = {path: problems(path, in_tests, seconds[path]) for path in paths}
     console = Console(markup=False, highlight=False, soft_wrap=True)
     console.print(table([row(path, seconds[path]) for path in paths]))
+    console.print("\nWhat each lesson offers:", frames(paths))
     failing, others = list(sentences(found, True)), list(sentences(found, False))
     for title, lines in (("Must be mended", failing), ("Worth a look", others)):
         console.print("\n".join([f"\n{title}: {len(lines) or 'nothing'}", *lines]))

@@ -16,6 +16,7 @@ CALLS = {"amax": ("amin", "mean"), "max": ("min",), "sum": ("mean", "amax"), "ex
 NAMES = {"query": ("key", "value"), "key": ("value", "query"), "value": ("key", "query"), "n_queries": ("n_keys",),
          "n_keys": ("n_queries",), "B": ("T",), "T": ("B",), "E": ("D",), "H": ("E",), "weights": ("scores",),
          "n_prefix": ("n_positions",), "n_positions": ("n_prefix",), "keys": ("queries",), "queries": ("keys",),
+         "ids": ("merged",), "merged": ("ids",), "token": ("new",), "new": ("token",), "best": ("both",),
          "past": ("same",), "same": ("past",), "s": ("t",), "t": ("s",)}
 
 

@@ -1,8 +1,11 @@
 """The tokenizer, on texts nobody would think of."""
 
 import io
+import json
 import random
 from array import array
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,18 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geminiq.data.tokenizer import BPETokenizer, id_type, train_tokenizer, train_tokenizer_apart
+from geminiq.course.tokenizer import museum
+from geminiq.data.corpus import load_corpus
+from geminiq.data.pretrained_tokenizer import _byte_letters
+from geminiq.data.tokenizer import (
+    _CUT,
+    BPETokenizer,
+    ByteBPETokenizer,
+    id_type,
+    learn_merges,
+    train_tokenizer,
+    train_tokenizer_apart,
+)
 from geminiq.utils.device import UserError
 
 TEXT = "The quick brown fox jumps over the lazy dog.\n\n    def f(x):\n        return x  # naïve\n"
@@ -144,3 +158,91 @@ def test_a_tokenizer_is_seen_whole_while_it_is_saved(tmp_path: Path, monkeypatch
 def test_ids_take_as_few_bytes_as_the_largest_needs(vocab_size: int, n_bytes: int):
     ids = array(id_type(vocab_size), [0, vocab_size - 1])
     assert ids.itemsize == n_bytes and ids[1] == vocab_size - 1
+
+
+BYTES = ByteBPETokenizer.train([TEXT] * 20, vocab_size=310)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(strange, st.randoms(use_true_random=False))
+def test_our_own_gives_back_the_text_however_it_comes(text: str, dice: random.Random):
+    ids = BYTES.encode(text)
+    assert BYTES.decode(ids) == text
+    assert all(0 <= i < BYTES.eos_id for i in ids)
+    ends = sorted(dice.choices(range(len(text) + 1), k=3))
+    parts = [text[a:b] for a, b in zip([0, *ends], [*ends, len(text)], strict=True)]
+    assert list(BYTES.encode_iterable(parts)) == ids
+    for piece in BYTES.stream(ids):
+        piece.encode()     # no half characters
+
+
+@given(st.lists(st.integers(0, BYTES.eos_id)))
+def test_any_tokens_of_our_own_can_be_shown(ids: list[int]):
+    assert len(BYTES.pieces(ids)) == len(ids)
+    assert "".join(BYTES.stream(ids)) == BYTES.decode(ids)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text("abc 1.\n", max_size=12), max_size=6), st.integers(0, 30))
+def test_learning_fast_is_learning_as_in_the_exercise(texts: list[str], n_merges: int):
+    words = Counter(word.encode() for text in texts for word in _CUT.findall(text))
+    for solution in museum.solutions["learn"]:
+        assert learn_merges(texts, n_merges) == solution(dict(words), n_merges)
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    "Hugging Face's byte-pair encoding with our merges and our cuts, and learned by itself from the same text."
+    tokenizers = pytest.importorskip("tokenizers")
+    texts = [text for _, text in islice(load_corpus("pydocs"), 60)]
+    ours = ByteBPETokenizer.train(texts, 1000)
+    letter = {byte: name for name, byte in _byte_letters().items()}
+    names = ["".join(letter[byte] for byte in piece) for piece in ours._bytes[:-1]]
+    pairs = [(names[left], names[right]) for left, right in ours.merges]
+    cut = tokenizers.pre_tokenizers.Sequence([
+        tokenizers.pre_tokenizers.Split(tokenizers.Regex(_CUT.pattern), "isolated"),
+        tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    same = tokenizers.Tokenizer(tokenizers.models.BPE({name: i for i, name in enumerate(names)}, pairs))
+    same.pre_tokenizer = cut
+    learned = tokenizers.Tokenizer(tokenizers.models.BPE())
+    learned.pre_tokenizer = cut
+    learned.train_from_iterator(texts, tokenizers.trainers.BpeTrainer(
+        vocab_size=999, initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    return ours, same, learned, names
+
+
+def test_hugging_face_gives_the_same_tokens(theirs):
+    ours, same, _, _ = theirs
+    dice = random.Random(0)
+    signs = "abcdefgABC   \n\n\t.,;:!?'-_()[]{}0123456789éäößñçαβγδабвгд漢字語🙂"
+    texts = ["".join(dice.choices(signs, k=dice.randrange(60))) for _ in range(2000)]
+    texts += [text[:2000] for _, text in islice(load_corpus("pydocs"), 100)]
+    for text in texts:
+        assert ours.encode(text) == same.encode(text).ids, text
+
+
+def test_hugging_face_learns_the_same_pieces(theirs):
+    _, _, learned, names = theirs
+    assert len(set(learned.get_vocab()) & set(names)) > 0.97 * len(names)     # equally frequent ones come in another order
+
+
+def test_our_own_is_saved_and_read(tmp_path: Path):
+    BYTES.save(tmp_path / "t.json")
+    assert ByteBPETokenizer.load(tmp_path / "t.json").merges == BYTES.merges
+
+
+@pytest.mark.parametrize("content", [
+    "", "{}", "[1]", '{"merges": [[97, 98]]}', '{"kind": "byte_bpe", "merges": 3}', '{"kind": "byte_bpe", "merges": [[97]]}',
+    '{"kind": "byte_bpe", "merges": [[97, 256]]}', '{"kind": "byte_bpe", "merges": [[97, -1]]}',
+    '{"kind": "byte_bpe", "merges": [[97, true]]}', '{"kind": "byte_bpe", "merges": [["a", "b"]]}',
+    json.dumps({"kind": "byte_bpe", "merges": [[97, 98], [256, 258]]})])
+def test_a_file_that_is_none_of_our_own_is_refused(content: str, tmp_path: Path):
+    (tmp_path / "t.json").write_text(content)
+    with pytest.raises(UserError, match=r"t\.json"):
+        ByteBPETokenizer.load(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize(("size", "advice"), [(256, "at least 257"), (5000, "at most")])
+def test_a_vocabulary_that_cannot_be_filled_is_refused(size: int, advice: str):
+    with pytest.raises(UserError, match=advice):
+        ByteBPETokenizer.train([TEXT], size)

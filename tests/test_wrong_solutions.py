@@ -14,11 +14,13 @@ from torch import nn, tensor
 from torch.nn import functional as F
 
 import geminiq.course.exercises as exercises
-from geminiq.course.attention import museum
+from geminiq.course import attention, tokenizer
 from geminiq.course.exercises import Museum, complaint, expect, progress, read_progress
 from mutants import mutants
+from right_styles import RIGHT as STYLES
 from wrong_solutions import WRONG, Wrong
 
+MUSEUM = {exercise: room.museum for room in (attention, tokenizer) for exercise in room.museum.tests}
 LOCATED = re.compile(r"should (be|have|give)|stops with|your code|moves|no gradient|is only lent|no linear layer|is a layer from")
 RIGHT = re.split(r"^# (\w+): .*\n", (Path(__file__).parent / "data" / "right_solutions.txt").read_text(), flags=re.M)[1:]
 @pytest.fixture(autouse=True)
@@ -29,13 +31,23 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("case", WRONG, ids=lambda case: case.solution.__name__)
 def test_a_wrong_solution_is_told_what_is_wrong(case: Wrong):
-    message = museum.mistake(case.exercise, case.solution)
+    message = MUSEUM[case.exercise].mistake(case.exercise, case.solution)
     assert message and case.words in message
     assert case.words or LOCATED.search(message)
 
 
 def test_most_are_named():
     assert len(WRONG) >= 80 and sum(bool(case.words) for case in WRONG) > 0.85 * len(WRONG)
+
+
+@pytest.mark.parametrize(("exercise", "solution"), STYLES)
+def test_no_right_solution_is_refused(exercise: str, solution: Callable):
+    assert MUSEUM[exercise].mistake(exercise, solution) is None
+
+
+def test_there_are_many_styles():
+    in_museums = [solution for room in (attention, tokenizer) for found in room.museum.solutions.values() for solution in found]
+    assert len(STYLES) + len(in_museums) > 80
 
 
 def behaviour(exercise: str, solution: Callable) -> list:
@@ -45,6 +57,18 @@ def behaviour(exercise: str, solution: Callable) -> list:
     query, key, value = torch.randn(B, H, T, E), torch.randn(B, H, S, E), torch.randn(B, H, S, E)
     mask = torch.rand(T, S) < 0.5
     mask[2] = False
+    if exercise == "merge":
+        lists = [3, 7], [7, 3, 7, 7], [3, 3, 7, 3, 7, 3], [5]
+        return [solution(ids, (3, 7), 400) for ids in lists] + [solution([6] * 5, (6, 6), 9)]
+    if exercise == "learn":
+        words = {b"banana": 2, b"bandana": 1, b"nab": 3, b"": 4}
+        return [solution(dict(words), n) for n in (1, 4, 30)]
+    if exercise == "encode":
+        merges = [(97, 110), (98, 256), (256, 97), (257, 97), (110, 258)]
+        return [solution(word, merges) for word in (b"banana", b"an", b"nananan", b"x", b"bnba")]
+    if exercise == "stream":
+        byte_by_byte = [[bytes([byte]) for byte in text.encode()] for text in ("aß漢", "", "🙂🙂x")]
+        return [solution(pieces) for pieces in (*byte_by_byte, [b"\xc3", b"", b"\x9fx"])]
     if exercise == "softmax":
         return [solution(x) for x in (torch.randn(3, 7), torch.randn(2, 3, 2, 5), 1e4 * torch.randn(4, 6), torch.randn(9))]
     if exercise == "attention":
@@ -67,6 +91,13 @@ def behaviour(exercise: str, solution: Callable) -> list:
         return [*found, module.train()(x)]
 
 
+def alike(got: object, right: object) -> bool:
+    "Whether two results are the same, numbers of a tensor nearly."
+    if isinstance(got, torch.Tensor) and isinstance(right, torch.Tensor):
+        return got.dtype == right.dtype and torch.allclose(got, right, atol=1e-6, equal_nan=True)
+    return got == right
+
+
 def made(source: str) -> Callable | None:
     "The last thing that a program defines, as from a learner's notebook."
     names: dict = {"torch": torch, "nn": nn, "math": math, "F": F}
@@ -79,6 +110,7 @@ def made(source: str) -> Callable | None:
 
 @pytest.mark.parametrize(("exercise", "source"), zip(RIGHT[::2], RIGHT[1::2], strict=True))
 def test_every_small_change_is_caught_or_changes_nothing(exercise: str, source: str):
+    museum = MUSEUM[exercise]
     assert museum.mistake(exercise, made(source)) is None
     found = Counter()
     for change, text in mutants(source):
@@ -88,7 +120,7 @@ def test_every_small_change_is_caught_or_changes_nothing(exercise: str, source: 
         message = museum.mistake(exercise, solution)
         if message is None:
             for got, right in zip(behaviour(exercise, solution), behaviour(exercise, made(source)), strict=True):
-                assert got.dtype == right.dtype and torch.allclose(got, right, atol=1e-6, equal_nan=True), change
+                assert alike(got, right), change
         found["told" if message else "the same"] += 1
     assert found["told"] > 8 and found["the same"] < 0.15 * found["told"] + 3
 
@@ -199,9 +231,9 @@ def test_who_interrupts_is_not_counted(capsys: pytest.CaptureFixture):
 
 
 def test_a_right_answer_says_how_far_one_is(capsys: pytest.CaptureFixture):
-    museum.check("softmax", lambda x: torch.softmax(x, -1))
+    attention.museum.check("softmax", lambda x: torch.softmax(x, -1))
     assert "Exercises: 1 of 7, next: attention." in capsys.readouterr().out
-    museum.check("causal_mask", lambda n_queries, n_keys: None)
+    attention.museum.check("causal_mask", lambda n_queries, n_keys: None)
     capsys.readouterr()
     progress()
     lines = capsys.readouterr().out.splitlines()

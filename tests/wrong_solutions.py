@@ -1,7 +1,9 @@
-"""Wrong solutions of the exercises on attention, in other words than the museum's, and what must be in the answer."""
+"""Wrong solutions of exercises, in other words than the museum's, and what must be in the answer."""
 
+import codecs
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -703,3 +705,204 @@ def prefix_for_masked_fill(n_prefix, n_positions):
 def prefix_arguments_exchanged(n_positions, n_prefix):
     keys = torch.arange(n_positions)
     return (keys <= keys[:, None]) | (keys < n_prefix)
+
+
+# ---- byte-pair encoding
+
+@wrong("merge", "three equal numbers")
+def merge_all_pairs_found_before(ids, pair, new):
+    starts = [i for i in range(len(ids) - 1) if (ids[i], ids[i + 1]) == pair]
+    skip = {i + 1 for i in starts}
+    return [new if i in starts else token for i, token in enumerate(ids) if i in starts or i not in skip]
+
+
+@wrong("merge", "last number is lost")
+def merge_zip(ids, pair, new):
+    out, jump = [], False
+    for a, b in pairwise(ids):
+        if jump:
+            jump = False
+        elif (a, b) == pair:
+            out.append(new)
+            jump = True
+        else:
+            out.append(a)
+    return out
+
+
+@wrong("merge", "only the first")
+def merge_index_once(ids, pair, new):
+    ids = list(ids)
+    for i in range(len(ids) - 1):
+        if ids[i] == pair[0] and ids[i + 1] == pair[1]:
+            ids[i:i + 2] = [new]
+            break
+    return ids
+
+
+@wrong("merge", "either order")
+def merge_sorted_pair(ids, pair, new):
+    out, i = [], 0
+    while i < len(ids):
+        if sorted(ids[i:i + 2]) == sorted(pair):
+            out, i = [*out, new], i + 2
+        else:
+            out, i = [*out, ids[i]], i + 1
+    return out
+
+
+@wrong("merge", "IndexError")
+def merge_beyond_the_end(ids, pair, new):
+    out, i = [], 0
+    while i < len(ids):
+        if ids[i] == pair[0] and ids[i + 1] == pair[1]:
+            out.append(new)
+            i += 2
+        else:
+            out.append(ids[i])
+            i += 1
+    return out
+
+
+def _merged(ids, pair, new):
+    out, i = [], 0
+    while i < len(ids):
+        if list(ids[i:i + 2]) == list(pair):
+            out.append(new)
+            i += 2
+        else:
+            out.append(ids[i])
+            i += 1
+    return out
+
+
+def _learned(words, n, count, best, first=256):
+    split, merges = {word: list(word) for word in words}, []
+    for step in range(n):
+        counts: dict = {}
+        for word, ids in split.items():
+            for both in pairwise(ids):
+                counts[both] = counts.get(both, 0) + count(word, words)
+        if not counts:
+            break
+        pair = best(counts)
+        merges.append(pair)
+        split = {word: _merged(ids, pair, first + step) for word, ids in split.items()}
+    return merges
+
+
+@wrong("learn", "each word counts once")
+def learn_unweighted(words, n_merges):
+    return _learned(words, n_merges, lambda word, words: 1, lambda counts: min(counts, key=lambda p: (-counts[p], p)))
+
+
+@wrong("learn")
+def learn_first_found(words, n_merges):
+    return _learned(words, n_merges, lambda word, words: words[word], lambda counts: max(counts, key=counts.get))
+
+
+@wrong("learn", "begin with 257")
+def learn_257(words, n_merges):
+    return _learned(words, n_merges, lambda word, words: words[word],
+                    lambda counts: min(counts, key=lambda p: (-counts[p], p)), first=257)
+
+
+@wrong("learn", "larger")
+def learn_sorted_reverse(words, n_merges):
+    return _learned(words, n_merges, lambda word, words: words[word],
+                    lambda counts: sorted(counts.items(), key=lambda item: (item[1], item[0]), reverse=True)[0][0])
+
+
+@wrong("learn", "count once")
+def learn_most_common(words, n_merges):
+    counts: dict = {}
+    for word, often in words.items():
+        for i in range(len(word) - 1):
+            counts[word[i], word[i + 1]] = counts.get((word[i], word[i + 1]), 0) + often
+    return sorted(counts, key=lambda p: (-counts[p], p))[:n_merges]
+
+
+@wrong("encode", "longest piece")
+def encode_greedy(word, merges):
+    vocabulary = {bytes([i]): i for i in range(256)}
+    names = [bytes([i]) for i in range(256)]
+    for left, right in merges:
+        names.append(names[left] + names[right])
+        vocabulary[names[-1]] = len(names) - 1
+    ids, start = [], 0
+    while start < len(word):
+        end = len(word)
+        while word[start:end] not in vocabulary:
+            end -= 1
+        ids.append(vocabulary[word[start:end]])
+        start = end
+    return ids
+
+
+@wrong("encode", "stop at the first")
+def encode_while(word, merges):
+    ids, n = list(word), 0
+    while n < len(merges) and merges[n] in list(pairwise(ids)):
+        ids = _merged(ids, merges[n], 256 + n)
+        n += 1
+    return ids
+
+
+@wrong("encode", "learned last")
+def encode_backwards(word, merges):
+    ids = list(word)
+    for n, pair in list(enumerate(merges))[::-1]:
+        ids = _merged(ids, pair, 256 + n)
+    return ids
+
+
+@wrong("encode")
+def encode_off_by_one(word, merges):
+    ids = list(word)
+    for n, pair in enumerate(merges):
+        ids = _merged(ids, pair, 257 + n)
+    return ids
+
+
+@wrong("stream", "half a character")
+def stream_default(pieces):
+    return [str(piece, "utf-8", "replace") for piece in pieces]
+
+
+@wrong("stream", "thrown away")
+def stream_try(pieces):
+    out = []
+    for piece in pieces:
+        try:
+            out.append(piece.decode())
+        except UnicodeDecodeError:
+            out.append("")
+    return out
+
+
+@wrong("stream", "before the end")
+def stream_joined(pieces):
+    out = [""] * len(pieces)
+    out[-1] = b"".join(pieces).decode("utf8")
+    return out
+
+
+@wrong("stream", "wait until all bytes")
+def stream_buffer_try(pieces):
+    out, buffer = [], b""
+    for piece in pieces:
+        buffer += piece
+        try:
+            text = buffer.decode("utf-8")
+        except UnicodeDecodeError:
+            text = ""
+        else:
+            buffer = b""
+        out.append(text)
+    return out
+
+
+@wrong("stream", "one for each token")
+def stream_yield_like(pieces):
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    return [text for piece in pieces if (text := decoder.decode(piece))]

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from .corpus import Source, decontaminate, hold_out, open_corpus, sample_text
 from .dataset import ChatDataset, TextDataset, TokenFile, Windows, collate, write_tokens
 from .microworld import Message, conversation, village
-from .tokenizer import BPETokenizer, ChatTokenizer, Tokenizer, encode_all, train_tokenizer_apart
+from .tokenizer import BPETokenizer, ByteBPETokenizer, ChatTokenizer, Tokenizer, encode_all, train_tokenizer_apart
 from ..utils.config import DataConfig
 from ..utils.device import UserError, make_generator
 from ..utils.files import check_file, parse_json, read_text
@@ -138,7 +138,8 @@ def eval_loader(dataset: Windows,
 
 # %% ../../nbs/workshop/dataloader.ipynb #tokenizers-01
 TOKENIZERS: Registry[Any] = Registry(
-    "tokenizer_type", bpe=BPETokenizer, chat=ChatTokenizer, pretrained="geminiq.data.pretrained_tokenizer:PretrainedTokenizer")
+    "tokenizer_type", bpe=BPETokenizer, byte_bpe=ByteBPETokenizer, chat=ChatTokenizer,
+    pretrained="geminiq.data.pretrained_tokenizer:PretrainedTokenizer")
 
 # %% ../../nbs/workshop/dataloader.ipynb #prepare-01
 class Data(NamedTuple):
@@ -223,7 +224,7 @@ def _read_or_learn(settings: DataConfig,
             tokenizer.save(path)
         return tokenizer
     tokenizer = kind.load(path)
-    ours = kind in (BPETokenizer, ChatTokenizer)   # published models may know more tokens
+    ours = kind in (BPETokenizer, ByteBPETokenizer, ChatTokenizer)   # published models may know more tokens
     if ours and tokenizer.vocab_size != vocab_size:
         raise UserError(f"the tokenizer {path} has {tokenizer.vocab_size} tokens, and model.vocab_size is {vocab_size}: "
                         f"set model.vocab_size to {tokenizer.vocab_size}, or give another data.tokenizer_path")
