@@ -14,13 +14,14 @@ from torch import nn, tensor
 from torch.nn import functional as F
 
 import geminiq.course.exercises as exercises
-from geminiq.course import attention, tokenizer
+from geminiq.course import attention, embeddings, tokenizer
 from geminiq.course.exercises import Museum, complaint, expect, progress, read_progress
 from mutants import mutants
 from right_styles import RIGHT as STYLES
 from wrong_solutions import WRONG, Wrong
 
-MUSEUM = {exercise: room.museum for room in (attention, tokenizer) for exercise in room.museum.tests}
+ROOMS = [room.museum for room in (attention, embeddings, tokenizer)]
+MUSEUM = {exercise: room for room in ROOMS for exercise in room.tests}
 LOCATED = re.compile(r"should (be|have|give)|stops with|your code|moves|no gradient|is only lent|no linear layer|is a layer from")
 RIGHT = re.split(r"^# (\w+): .*\n", (Path(__file__).parent / "data" / "right_solutions.txt").read_text(), flags=re.M)[1:]
 @pytest.fixture(autouse=True)
@@ -46,7 +47,7 @@ def test_no_right_solution_is_refused(exercise: str, solution: Callable):
 
 
 def test_there_are_many_styles():
-    in_museums = [solution for room in (attention, tokenizer) for found in room.museum.solutions.values() for solution in found]
+    in_museums = [solution for room in ROOMS for found in room.solutions.values() for solution in found]
     assert len(STYLES) + len(in_museums) > 80
 
 
@@ -57,6 +58,11 @@ def behaviour(exercise: str, solution: Callable) -> list:
     query, key, value = torch.randn(B, H, T, E), torch.randn(B, H, S, E), torch.randn(B, H, S, E)
     mask = torch.rand(T, S) < 0.5
     mask[2] = False
+    if exercise == "rotate":
+        angles = [torch.rand(t, e // 2) * 7 for t, e in ((1, 4), (6, 10))]
+        return [solution(torch.randn(3, 2, 1, 4), angles[0]), solution(torch.randn(1, 5, 6, 10), angles[1])]
+    if exercise == "to_halves":
+        return [solution(torch.randn(H * E, D), H) for H, E, D in ((4, 10, 3), (1, 2, 7), (5, 4, 30))]
     if exercise == "merge":
         lists = [3, 7], [7, 3, 7, 7], [3, 3, 7, 3, 7, 3], [5]
         return [solution(ids, (3, 7), 400) for ids in lists] + [solution([6] * 5, (6, 6), 9)]

@@ -906,3 +906,53 @@ def stream_buffer_try(pieces):
 def stream_yield_like(pieces):
     decoder = codecs.getincrementaldecoder("utf-8")()
     return [text for piece in pieces if (text := decoder.decode(piece))]
+
+
+# ---- rotary positions
+
+@wrong("rotate", "other way round")
+def rotate_transposed_matrix(x, angles):
+    matrix = torch.stack([torch.stack([angles.cos(), angles.sin()], -1), torch.stack([-angles.sin(), angles.cos()], -1)], -2)
+    points = torch.stack(x.chunk(2, -1), -1)                                        # (B, H, T, E/2, 2)
+    return torch.einsum("tirc,bhtic->bhtir", matrix, points).transpose(-1, -2).flatten(-2)
+
+
+@wrong("rotate", "neighbours")
+def rotate_as_complex(x, angles):
+    points = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())
+    return torch.view_as_real(points * torch.polar(torch.ones_like(angles), angles)).flatten(-2)
+
+
+@wrong("rotate", "new first one")
+def rotate_loop_written_over(x, angles):
+    x, half = x.clone(), x.shape[-1] // 2
+    for i in range(half):
+        x[..., i] = x[..., i] * angles[:, i].cos() - x[..., i + half] * angles[:, i].sin()
+        x[..., i + half] = x[..., i + half] * angles[:, i].cos() + x[..., i] * angles[:, i].sin()
+    return x
+
+
+@wrong("rotate")
+def rotate_by_twice_the_angle(x, angles):
+    a, b = x.chunk(2, -1)
+    cos, sin = (2 * angles).cos(), (2 * angles).sin()
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+@wrong("to_halves", "back instead of there")
+def halves_undone(weight, n_heads):
+    heads = weight.unflatten(0, (n_heads, -1))
+    first, second = heads.chunk(2, dim=1)
+    return torch.stack([first, second], dim=2).reshape(weight.shape)
+
+
+@wrong("to_halves", "mixes the heads")
+def halves_of_the_whole(weight, n_heads):
+    order = [*range(0, len(weight), 2), *range(1, len(weight), 2)]
+    return weight[order]
+
+
+@wrong("to_halves", "odd numbers")
+def halves_odd_first(weight, n_heads):
+    pairs = weight.view(n_heads, -1, 2, weight.shape[1])
+    return torch.cat([pairs[:, :, 1], pairs[:, :, 0]], dim=1).reshape(weight.shape)
