@@ -97,10 +97,12 @@ class ByteBPETokenizer:
 
     def encode(self, text: str) -> list[int]:
         "Token ids of a text."
-        return [token for word in _CUT.findall(text) for token in self._known.get(word) or self._encode_word(word)]
+        return [token for word in _CUT.findall(text) for token in self._encode_word(word)]
 
     def _encode_word(self, word: str) -> list[int]:
         "Merge what was learned first, as long as anything can be merged."
+        if word in self._known:
+            return self._known[word]
         ids = list(word.encode())
         while len(ids) > 1:
             pair = min(pairwise(ids), key=lambda pair: self._new.get(pair, self.vocab_size))
@@ -118,8 +120,9 @@ class ByteBPETokenizer:
         last = ""                        # it may go on in the next part
         for part in parts:
             *words, last = _CUT.findall(last + part) or [""]
-            yield from self.encode("".join(words))
-        yield from self.encode(last)
+            for word in words:
+                yield from self._encode_word(word)
+        yield from self._encode_word(last)
 
     def decode(self, ids: Iterable[int]) -> str:
         "The text of token ids; what is no character becomes a sign for each byte."
