@@ -5,7 +5,7 @@ import { candidates, readModel, write } from "./engine.mjs";
 
 const folder = process.argv[2];
 const file = (name) => `${folder}/${name}`;
-const { texts, strings, rows, logits, settings } = JSON.parse(readFileSync(file("asked.json"), "utf-8"));
+const { texts, strings, rows, logits, settings, without } = JSON.parse(readFileSync(file("asked.json"), "utf-8"));
 const bytes = gunzipSync(readFileSync(file("model.gz")));
 const { model, tokenizer } = readModel(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
 
@@ -20,6 +20,7 @@ writeFileSync(file("numbers"), all);
 
 writeFileSync(file("answers.json"), JSON.stringify({
   written: texts.map((ids) => [...write(model, tokenizer, ids, { temperature: 0, length: 40 })].map(({ id }) => id)),
+  broken: without.map((parts) => texts.map((ids) => [...model.read(ids, new Set(parts))])),
   encoded: strings.map((text) => tokenizer.encode(text)),
   decoded: rows.map((ids) => tokenizer.decode(ids)),
   candidates: settings.map((how) => [...candidates(Float32Array.from(logits), how)]),

@@ -12,12 +12,20 @@ COMPARISONS = {ast.LtE: (ast.Lt, ast.GtE), ast.Lt: (ast.LtE, ast.Gt), ast.Eq: (a
 CALLS = {"amax": ("amin", "mean"), "max": ("min",), "sum": ("mean", "amax"), "exp": ("exp2", "abs", "expm1"),
          "softmax": ("log_softmax",), "sqrt": ("float", "abs"), "tril": ("triu",), "ones": ("zeros",), "arange": ("ones",),
          "repeat_interleave": ("repeat",), "transpose": ("flip",), "masked_fill": ("masked_fill_",), "stack": ("cat",),
-         "cat": ("stack",), "view": ("reshape",), "dropout": ("alpha_dropout",)}
+         "cat": ("stack",), "view": ("reshape",), "dropout": ("alpha_dropout",), "relu": ("abs", "sigmoid"),
+         "silu": ("relu", "sigmoid"), "sigmoid": ("tanh", "relu"), "zeros_like": ("ones_like",), "square": ("abs", "exp"),
+         "mean": ("sum", "amax"), "rsqrt": ("sqrt", "reciprocal"), "triu": ("tril",)}
 NAMES = {"query": ("key", "value"), "key": ("value", "query"), "value": ("key", "query"), "n_queries": ("n_keys",),
          "n_keys": ("n_queries",), "B": ("T",), "T": ("B",), "E": ("D",), "H": ("E",), "weights": ("scores",),
          "n_prefix": ("n_positions",), "n_positions": ("n_prefix",), "keys": ("queries",), "queries": ("keys",),
          "ids": ("merged",), "merged": ("ids",), "token": ("new",), "new": ("token",), "best": ("both",),
-         "past": ("same",), "same": ("past",), "s": ("t",), "t": ("s",)}
+         "past": ("same",), "same": ("past",), "s": ("t",), "t": ("s",),
+         "gate": ("up", "down"), "up": ("gate", "down"), "down": ("up",), "keep": ("gate",),
+         "attention": ("feed_forward",), "feed_forward": ("attention",), "attention_norm": ("feed_forward_norm",),
+         "feed_forward_norm": ("attention_norm",), "h": ("x", "read"), "read": ("x",), "norm": ("layer",),
+         "norm_weight": ("linear_weight",), "linear_weight": ("norm_weight",),
+         "norm_1": ("norm_2",), "norm_2": ("norm_1", "norm"), "embedding": ("positions",), "positions": ("embedding",),
+         "V": ("D",), "D": ("V", "H"), "L": ("K",), "K": ("H",), "tied": ("K",), "period": ("T",)}
 
 
 def mutants(source: str) -> Iterator[tuple[str, str]]:   # what was changed, and the changed source

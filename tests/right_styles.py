@@ -372,3 +372,406 @@ def stream_byte_by_byte(pieces):
                 waiting.clear()
         out.append(text)
     return out
+
+
+# ---- feed-forward layers
+
+right("feed_forward")(lambda x, up, down: (x @ up.T).relu() @ down.T)
+right("feed_forward")(lambda x, up, down: F.linear(F.linear(x, up).clamp_min(0), down))
+right("feed_forward")(lambda x, up, down: torch.einsum("...f,df->...d", F.relu(torch.einsum("...d,fd->...f", x, up)), down))
+
+
+@right("feed_forward")
+def feed_forward_in_place_of_its_own(x, up, down):
+    hidden = torch.matmul(x, up.t())
+    hidden.relu_()
+    return torch.matmul(hidden, down.t())
+
+
+@right("feed_forward")
+def feed_forward_flat(x, up, down):
+    flat = x.view(-1, x.size(-1))
+    hidden = torch.mm(flat, up.transpose(0, 1))
+    return torch.mm(hidden * (hidden > 0), down.transpose(0, 1)).view(x.shape)
+
+
+@right("feed_forward")
+def feed_forward_by_modules(x, up, down):
+    first, second = nn.Linear(up.shape[1], up.shape[0], bias=False), nn.Linear(down.shape[1], down.shape[0], bias=False)
+    weights = {"0.weight": up, "2.weight": down}
+    return torch.func.functional_call(nn.Sequential(first, nn.ReLU(), second), weights, x)
+
+
+@right("feed_forward")
+def feed_forward_row_by_row(x, up, down):
+    if x.ndim > 1:
+        return torch.stack([feed_forward_row_by_row(row, up, down) for row in x])
+    hidden = torch.stack([torch.maximum(row @ x, torch.zeros((), dtype=x.dtype)) for row in up])
+    return torch.stack([row @ hidden for row in down])
+
+
+@right("feed_forward")
+def feed_forward_by_absolute_values(x, up, down):
+    hidden = x @ up.mT
+    return (hidden + hidden.abs()) / 2 @ down.mT
+
+
+# ---- gated layers
+
+right("swiglu")(lambda x, gate, up, down: (F.silu(x @ gate.T) * (x @ up.T)) @ down.T)
+right("swiglu")(lambda x, gate, up, down: F.linear(F.linear(x, up) * F.silu(F.linear(x, gate)), down))
+
+
+@right("swiglu")
+def swiglu_sigmoid(x, gate, up, down):
+    g = torch.matmul(x, gate.transpose(-1, -2))
+    hidden = g * torch.sigmoid(g) * torch.matmul(x, up.transpose(-1, -2))
+    return torch.matmul(hidden, down.transpose(-1, -2))
+
+
+@right("swiglu")
+def swiglu_by_glu(x, gate, up, down):
+    g = F.linear(x, gate)
+    return F.linear(g * F.glu(torch.cat([F.linear(x, up), g], -1), dim=-1), down)
+
+
+@right("swiglu")
+def swiglu_in_place_of_its_own(x, gate, up, down):
+    hidden = nn.SiLU()(x @ gate.T)
+    hidden *= x @ up.T
+    return hidden @ down.T
+
+
+@right("swiglu")
+def swiglu_sum_of_hidden_numbers(x, gate, up, down):
+    out = 0
+    for f in range(gate.shape[0]):
+        g, u = (x * gate[f]).sum(-1), (x * up[f]).sum(-1)
+        out = out + (g / (1 + torch.exp(-g)) * u)[..., None] * down[:, f]
+    return out
+
+
+@right("swiglu")
+def swiglu_flat(x, gate, up, down):
+    *lead, D = x.shape
+    flat = x.reshape(-1, D)
+    hidden = F.silu(torch.einsum("nd,fd->nf", flat, gate)) * torch.einsum("nd,fd->nf", flat, up)
+    return torch.einsum("nf,df->nd", hidden, down).reshape(*lead, D)
+
+
+# ---- smaller layers
+
+right("prune")(lambda gate, up, down, keep: (gate[keep], up[keep], down[:, keep]))
+right("prune")(lambda gate, up, down, keep: [gate[keep, :], up[keep, :], down.T[keep].T])
+
+
+@right("prune")
+def prune_masked_select(gate, up, down, keep):
+    K, D = int(keep.sum()), gate.shape[1]
+    rows = keep.unsqueeze(1)
+    return gate.masked_select(rows).view(K, D), up.masked_select(rows).view(K, D), down.masked_select(keep).view(D, K)
+
+
+@right("prune")
+def prune_from_the_back(gate, up, down, keep):
+    kept = [f for f in reversed(range(len(keep))) if keep[f].item()]
+    return gate[kept], up[kept], down[:, kept]
+
+
+@right("prune")
+def prune_by_a_product(gate, up, down, keep):
+    chosen = torch.eye(len(keep), dtype=gate.dtype)[keep]      # (K, F)
+    return chosen @ gate, chosen @ up, down @ chosen.T
+
+
+@right("prune")
+def prune_deleting(gate, up, down, keep):
+    for f in range(len(keep) - 1, -1, -1):
+        if not keep[f]:
+            gate, up = (torch.cat([weight[:f], weight[f + 1:]]) for weight in (gate, up))
+            down = torch.cat([down[:, :f], down[:, f + 1:]], dim=1)
+    return gate, up, down
+
+
+@right("prune")
+def prune_with_parameters(gate, up, down, keep):
+    kept = torch.where(keep)[0]
+    with torch.no_grad():
+        return tuple(nn.Parameter(weight) for weight in (gate[kept], up[kept], down[:, kept]))
+
+
+@right("prune")
+def prune_one_stack(gate, up, down, keep):
+    gates, numbers, outputs = torch.stack([gate, up, down.t()])[:, keep]
+    return gates, numbers, outputs.t()
+
+
+# ---- norms
+
+right("rms_norm")(lambda x, weight, eps: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight)
+right("rms_norm")(lambda x, weight, eps: F.rms_norm(x, (x.shape[-1],), weight, eps))
+right("rms_norm")(lambda x, weight, eps: nn.functional.rms_norm(x, x.shape[-1:], eps=eps) * weight)
+
+
+@right("rms_norm")
+def rms_norm_as_in_llama(x, weight, eps):
+    wide = x.float()
+    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    return wide.type_as(x) * weight
+
+
+@right("rms_norm")
+def rms_norm_einsum(x, weight, eps):
+    squares = torch.einsum("...d,...d->...", x, x)
+    return torch.einsum("...d,d,...->...d", x, weight, (squares / x.size(-1) + eps) ** -0.5)
+
+
+@right("rms_norm")
+def rms_norm_flat_rows(x, weight, eps):
+    rows = x.view(-1, x.size(-1))
+    sizes = torch.sqrt(torch.sum(rows * rows, dim=1) / rows.size(1) + eps)
+    return (rows / sizes[:, None] * weight).view(x.shape)
+
+
+@right("rms_norm")
+def rms_norm_from_variance(x, weight, eps):
+    variance, mean = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
+    return weight * (x / torch.sqrt(variance + mean.square() + eps))
+
+
+@right("rms_norm")
+def rms_norm_number_by_number(x, weight, eps):
+    total = 0
+    for i in range(x.shape[-1]):
+        total = total + x[..., i] * x[..., i]
+    root = torch.sqrt(total / x.shape[-1] + eps)
+    return torch.stack([x[..., i] / root * weight[i] for i in range(x.shape[-1])], dim=-1)
+
+
+@right("rms_norm")
+def rms_norm_module(x, weight, eps):
+    return torch.func.functional_call(nn.RMSNorm(x.shape[-1], eps=eps), {"weight": weight}, x)
+
+
+# ---- blocks
+
+@right("block")
+def block_with_residual_saved(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    residual = x
+    x = attention_norm(x)
+    x = attention(x)
+    x = residual + x
+    residual = x
+    x = feed_forward_norm(x)
+    x = feed_forward(x)
+    return residual + x
+
+
+@right("block")
+def block_of_one_helper(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    def add(stream, norm, layer):
+        return layer(norm(stream)) + stream
+    return add(add(x, attention_norm, attention), feed_forward_norm, feed_forward)
+
+
+@right("block")
+def block_reduced(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    halves = [(attention_norm, attention), (feed_forward_norm, feed_forward)]
+    return reduce(lambda stream, half: stream + half[1](half[0](stream)), halves, x)
+
+
+@right("block")
+def block_into_the_answers(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    h = attention(attention_norm(x))
+    h += x
+    y = feed_forward(feed_forward_norm(h))
+    y += h
+    return y
+
+
+@right("block")
+def block_as_a_module(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    class Residual(nn.Module):
+        def __init__(self, norm, layer):
+            super().__init__()
+            self.norm, self.layer = norm, layer
+
+        def forward(self, stream):
+            return stream + self.layer(self.norm(stream))
+
+    return nn.Sequential(Residual(attention_norm, attention), Residual(feed_forward_norm, feed_forward))(x)
+
+
+@right("block")
+def block_of_what_is_added(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    a = attention(attention_norm(x))
+    f = feed_forward(feed_forward_norm(x + a))
+    return x + a + f
+
+
+# ---- norms without weights
+
+right("fold_norm")(lambda norm_weight, linear_weight: norm_weight[None, :] * linear_weight)
+right("fold_norm")(lambda norm_weight, linear_weight: (norm_weight.unsqueeze(1) * linear_weight.T).T)
+right("fold_norm")(lambda norm_weight, linear_weight: F.linear(linear_weight, torch.diag(norm_weight)))
+right("fold_norm")(lambda norm_weight, linear_weight: torch.stack([row * norm_weight for row in linear_weight]))
+
+
+@right("fold_norm")
+def fold_in_a_copy(norm_weight, linear_weight):
+    new = linear_weight.detach().clone()
+    for d in range(new.shape[1]):
+        new[:, d] *= norm_weight[d]
+    return new
+
+
+@right("fold_norm")
+def fold_as_a_parameter(norm_weight, linear_weight):
+    with torch.no_grad():
+        return nn.Parameter(linear_weight.mul(norm_weight.expand_as(linear_weight)))
+
+
+@right("fold_norm")
+def fold_number_by_number(norm_weight, linear_weight):
+    new = torch.empty_like(linear_weight)
+    for o in range(linear_weight.size(0)):
+        for d in range(linear_weight.size(1)):
+            new[o, d] = linear_weight[o, d] * norm_weight[d]
+    return new
+
+
+# ---- counted weights
+
+right("count_parameters")(lambda V, D, L, H, K, F, tied: D * ((2 - tied) * V + 1 + L * (2 * (H + K) * (D // H) + 3 * F + 2)))
+
+
+@right("count_parameters")
+def count_from_the_last_to_the_first(V, D, L, H, K, F, tied):
+    norms = D * (1 + 2 * L)
+    per_head = D * (D // H)
+    attention = L * sum(heads * per_head for heads in (H, K, K, H))
+    feed_forward = L * 3 * D * F
+    tables = V * D if tied else 2 * V * D
+    return norms + attention + feed_forward + tables
+
+
+@right("count_parameters")
+def count_names_and_shapes(V, D, L, H, K, F, tied):
+    E = D // H
+    shapes = {"embed": (V, D), "norm": (D,)}
+    for i in range(L):
+        shapes |= {f"{i}.norm_1": (D,), f"{i}.norm_2": (D,), f"{i}.q": (H * E, D), f"{i}.k": (K * E, D), f"{i}.v": (K * E, D)}
+        shapes |= {f"{i}.o": (D, H * E), f"{i}.gate": (F, D), f"{i}.up": (F, D), f"{i}.down": (D, F)}
+    if not tied:
+        shapes["head"] = (V, D)
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+@right("count_parameters")
+def count_tensors_without_numbers(V, D, L, H, K, F, tied):
+    def matrix(*shape): return torch.empty(shape, device="meta").numel()
+    kept = matrix(K, D // H, D)
+    layer = 2 * matrix(D) + 2 * matrix(D, D) + 2 * kept + matrix(3, F, D)
+    return matrix(V, D) + matrix(L, layer) + matrix(D) + (not tied) * matrix(D, V)
+
+
+# ---- whole models
+
+@right("transformer")
+def transformer_with_a_float_mask(tokens, weights):
+    def norm(x, weight): return weight * x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + 1e-6)
+    T = tokens.size(1)
+    mask = torch.full((T, T), float("-inf")).triu(diagonal=1)
+    x = weights.embedding[tokens] + weights.positions[:T][None]
+    for layer in weights.layers:
+        h = norm(x, layer.norm_1)
+        q, k, v = (torch.matmul(h, w.transpose(0, 1)) for w in (layer.query, layer.key, layer.value))
+        scores = torch.matmul(q, k.transpose(-2, -1)) / math.sqrt(k.size(-1)) + mask
+        x = x + torch.matmul(torch.matmul(F.softmax(scores, dim=-1), v), layer.output.transpose(0, 1))
+        x = x + torch.matmul(F.relu(torch.matmul(norm(x, layer.norm_2), layer.up.t())), layer.down.t())
+    return torch.matmul(norm(x, weights.norm), weights.embedding.t())
+
+
+@right("transformer")
+def transformer_where_the_past_is_kept(tokens, weights):
+    def norm(x, weight): return x * weight / torch.sqrt((x * x).sum(-1, keepdim=True) / x.shape[-1] + 1e-6)
+    T = tokens.shape[-1]
+    kept = torch.tril(torch.ones(T, T)) == 1
+    x = F.embedding(tokens, weights.embedding) + F.embedding(torch.arange(T), weights.positions)
+    for layer in weights.layers:
+        h = norm(x, layer.norm_1)
+        scores = (h @ layer.query.T) @ (h @ layer.key.T).transpose(1, 2) * len(layer.key) ** -0.5
+        shares = torch.where(kept, scores, torch.full_like(scores, -1e9)).softmax(-1)
+        x = shares @ (h @ layer.value.T) @ layer.output.T + x
+        x = (norm(x, layer.norm_2) @ layer.up.T).clamp(min=0) @ layer.down.T + x
+    return norm(x, weights.norm) @ weights.embedding.T
+
+
+@right("transformer")
+def transformer_of_functions(tokens, weights):
+    def norm(x, weight): return nn.functional.rms_norm(x, [x.shape[-1]], weight, 1e-6)
+
+    def attention(h, layer):
+        q, k, v = h @ layer.query.T, h @ layer.key.T, h @ layer.value.T
+        powers = (q @ k.mT / q.shape[-1] ** 0.5).exp().tril()
+        return (powers / powers.sum(-1, keepdim=True) @ v) @ layer.output.T
+
+    def feed_forward(h, layer): return torch.relu(h @ layer.up.T) @ layer.down.T
+
+    def block(x, layer):
+        h = x + attention(norm(x, layer.norm_1), layer)
+        return h + feed_forward(norm(h, layer.norm_2), layer)
+
+    positions = torch.stack([weights.positions[t] for t in range(tokens.shape[1])])
+    x = reduce(block, weights.layers, torch.stack([weights.embedding[text] for text in tokens]) + positions)
+    return norm(x, weights.norm) @ weights.embedding.T
+
+
+@right("transformer")
+def transformer_that_adds_in_place(tokens, weights):
+    one_hot = F.one_hot(tokens, len(weights.embedding)).to(weights.embedding)
+    x = one_hot @ weights.embedding
+    x += weights.positions[:tokens.shape[1]]
+    for layer in weights.layers:
+        h = F.rms_norm(x, layer.norm_1.shape, layer.norm_1, 1e-6)
+        query_key_value = [F.linear(h, getattr(layer, name)) for name in ("query", "key", "value")]
+        x = x + F.linear(F.scaled_dot_product_attention(*query_key_value, is_causal=True), layer.output)
+        x = x + F.linear(F.relu(F.linear(F.rms_norm(x, layer.norm_2.shape, layer.norm_2, 1e-6), layer.up)), layer.down)
+    return torch.einsum("btd,vd->btv", F.rms_norm(x, weights.norm.shape, weights.norm, 1e-6), weights.embedding)
+
+
+# ---- induction heads
+
+right("induction_score")(lambda weights, period: torch.stack([head[period:, 1:].diag().mean() for head in weights]))
+right("induction_score")(lambda weights, period: weights[:, period:].diagonal(1, 1, 2).mean(1))
+
+
+@right("induction_score")
+def score_of_lists(weights, period):
+    T = weights.shape[1]
+    scores = [sum(head[t][t - period + 1] for t in range(period, T)) / (T - period) for head in weights.tolist()]
+    return torch.tensor(scores, dtype=weights.dtype)
+
+
+@right("induction_score")
+def score_of_the_followers(weights, period):
+    T = weights.shape[-1]
+    followers = F.one_hot(torch.arange(1, T - period + 1), T).to(weights)
+    return torch.einsum("hts,ts->h", weights[:, period:], followers) / len(followers)
+
+
+@right("induction_score")
+def score_place_by_place(weights, period):
+    looks = []
+    for t in range(weights.shape[-1]):
+        before = t - period
+        if before >= 0:
+            looks.append(weights[..., t, before + 1])
+    return torch.mean(torch.stack(looks, dim=-1), dim=-1)
+
+
+@right("induction_score")
+def score_of_a_view(weights, period):
+    T = weights.shape[-1]
+    offsets = torch.arange(period, T) * T + torch.arange(1, T - period + 1)
+    return weights.flatten(1)[:, offsets].mean(-1)

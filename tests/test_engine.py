@@ -25,6 +25,7 @@ from geminiq.models.transformer import Transformer
 from geminiq.utils.checkpointing import load_course_model
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.device import UserError, make_generator
+from geminiq.utils.live_parts import silenced
 from geminiq.utils.web import web_file
 from helpers import GREEDY, node
 from test_tokenizer import LOSSLESS, foreign
@@ -41,7 +42,8 @@ def ask(folder: Path, model: Transformer, tokenizer: BPETokenizer, **asked: list
     (folder / "model.gz").write_bytes(web_file(model, tokenizer, rounded=False))
     shutil.copy(Path(str(files("geminiq"))) / "explorables" / "engine.js", folder / "engine.mjs")
     shutil.copy(Path(__file__).parent / "engine.mjs", folder / "asked.mjs")
-    (folder / "asked.json").write_text(json.dumps({"texts": [], "strings": [], "rows": [], "logits": [], "settings": []} | asked))
+    nothing = {key: [] for key in ("texts", "strings", "rows", "logits", "settings", "without")}
+    (folder / "asked.json").write_text(json.dumps(nothing | asked))
     subprocess.run([node(), folder / "asked.mjs", folder], check=True)
     return json.loads((folder / "answers.json").read_text())
 
@@ -107,6 +109,23 @@ def test_it_computes_what_other_models_compute(kind: dict[str, Any], tmp_path: P
     for p in model.parameters():
         p.data.mul_(3) if p.ndim > 1 else p.data.add_(torch.randn(p.shape, generator=make_generator(1)) / 3)
     agrees(model, tokenizer, some_texts(12, 300, 50), tmp_path)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS[:6], ids=str)
+def test_without_a_part_it_computes_what_pytorch_does(kind: dict[str, Any], tmp_path: Path):
+    tokenizer = train_tokenizer([STORY] * 20, 300)
+    model = Transformer(ModelConfig(**{"vocab_size": 300, "max_seq_len": 64, "d_model": 32, "n_layers": 2, "n_heads": 4, **kind}))
+    for p in model.parameters():
+        p.mul_(3)
+    texts = some_texts(5, 300, 50)
+    without = [["0.attention"], ["1.attention"], ["0.feed_forward"], ["1.attention", "1.feed_forward"], ["1"],
+               ["0.1", "1.feed_forward"], []]
+    for parts, logits in zip(without, ask(tmp_path, model, tokenizer, texts=texts, without=without)["broken"], strict=True):
+        with silenced(model, parts):
+            for ids, found in zip(texts, logits, strict=True):
+                expected = model(torch.tensor([ids]))[0, -1]
+                assert (torch.tensor(found) - expected).abs().max() <= 1e-4 * expected.abs().max(), parts
 
 
 def strange_strings(n: int) -> list[str]:

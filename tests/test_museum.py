@@ -108,7 +108,8 @@ def test_the_file_is_the_learners_own_unless_told_otherwise(monkeypatch: pytest.
     assert Path(geminiq.course.__path__[0]).parents[1] not in progress_file().parents
 
 
-@pytest.mark.parametrize("name", ["01_first_model", "04_tokenizer", "06_embeddings", "07_attention"])
+@pytest.mark.parametrize("name", ["01_first_model", "04_tokenizer", "06_embeddings", "07_attention", "08_feedforward",
+                                  "09_transformer_block", "10_transformer"])
 def test_who_fails_is_sent_to_a_line_that_stands_in_the_lesson(name: str, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setenv("GEMINIQ_PROGRESS", str(tmp_path / "progress.json"))
     museum = import_module(f"geminiq.course.{name[3:]}").museum

@@ -14,13 +14,13 @@ from torch import nn, tensor
 from torch.nn import functional as F
 
 import geminiq.course.exercises as exercises
-from geminiq.course import attention, embeddings, tokenizer
+from geminiq.course import attention, embeddings, feedforward, tokenizer, transformer, transformer_block
 from geminiq.course.exercises import Museum, complaint, expect, progress, read_progress
 from mutants import mutants
 from right_styles import RIGHT as STYLES
 from wrong_solutions import WRONG, Wrong
 
-ROOMS = [room.museum for room in (attention, embeddings, tokenizer)]
+ROOMS = [room.museum for room in (attention, embeddings, feedforward, tokenizer, transformer_block, transformer)]
 MUSEUM = {exercise: room for room in ROOMS for exercise in room.tests}
 LOCATED = re.compile(r"should (be|have|give)|stops with|your code|moves|no gradient|is only lent|no linear layer|is a layer from")
 RIGHT = re.split(r"^# (\w+): .*\n", (Path(__file__).parent / "data" / "right_solutions.txt").read_text(), flags=re.M)[1:]
@@ -63,6 +63,37 @@ def behaviour(exercise: str, solution: Callable) -> list:
         return [solution(torch.randn(3, 2, 1, 4), angles[0]), solution(torch.randn(1, 5, 6, 10), angles[1])]
     if exercise == "to_halves":
         return [solution(torch.randn(H * E, D), H) for H, E, D in ((4, 10, 3), (1, 2, 7), (5, 4, 30))]
+    if exercise in ("feed_forward", "swiglu", "prune"):
+        layers = [(torch.randn(F, D), torch.randn(F, D), torch.randn(D, F)) for D, F in ((5, 9), (7, 2))]
+        if exercise == "prune":
+            kept = tensor([True, False, False, True, True, False, True, False, True]), tensor([False, True])
+            found = [solution(*layer, keep) for layer, keep in zip(layers, kept, strict=True)]
+            sizes = [[matrix.shape for matrix in new] for new in found]
+            return [*sizes, *(feedforward.museum.solutions["swiglu"][0](torch.randn(3, new[0].shape[1]), *new) for new in found)]
+        inputs = [torch.randn(3, 4, 5), 30 * torch.randn(6, 7)]
+        return [solution(x, *layer[exercise == "feed_forward":]) for x, layer in zip(inputs, layers, strict=True)]
+    if exercise == "rms_norm":
+        return [solution(factor * torch.randn(*shape), torch.randn(shape[-1]), eps)
+                for *shape, factor, eps in ((3, 5, 7, 1, 0.3), (4, 6, 0.01, 1e-5), (9, 2, 0))]
+    if exercise == "block":
+        def parts(D): return [nn.Linear(D, D), lambda x: x.sin(), lambda x: x.cumsum(-2) / 5, lambda x: x.exp() / 9]
+        with torch.no_grad():
+            return [solution(torch.randn(*shape), *parts(shape[-1])) for shape in ((3, 5, 7), (4, 6))]
+    if exercise == "fold_norm":
+        return [solution(torch.randn(D), torch.randn(n_out, D)) for n_out, D in ((4, 9), (8, 3), (5, 5))]
+    if exercise == "count_parameters":
+        models = (17, 10, 3, 5, 1, 6, True), (19, 12, 4, 6, 2, 50, False), (23, 8, 1, 4, 4, 9, False)
+        return [solution(*sizes) for sizes in models]
+    if exercise == "transformer":
+        found = []
+        for B, T, factor, *sizes in ((2, 7, 1, 9, 10, 3, 5, 2, 12), (5, 3, 1e-3, 6, 4, 8, 7, 4, 6)):
+            model = transformer.make_weights(*sizes, seed=3)
+            model.embedding, model.positions = factor * model.embedding, factor * model.positions
+            found.append(solution(torch.randint(sizes[0], (B, T)), model))
+        return found
+    if exercise == "induction_score":
+        texts = (4, 11, 3), (2, 8, 7), (5, 6, 1), (1, 20, 9)
+        return [solution(torch.randn(H, T, T).softmax(-1), period) for H, T, period in texts]
     if exercise == "merge":
         lists = [3, 7], [7, 3, 7, 7], [3, 3, 7, 3, 7, 3], [5]
         return [solution(ids, (3, 7), 400) for ids in lists] + [solution([6] * 5, (6, 6), 9)]

@@ -956,3 +956,916 @@ def halves_of_the_whole(weight, n_heads):
 def halves_odd_first(weight, n_heads):
     pairs = weight.view(n_heads, -1, 2, weight.shape[1])
     return torch.cat([pairs[:, :, 1], pairs[:, :, 0]], dim=1).reshape(weight.shape)
+
+
+# ---- feed-forward layers
+
+@wrong("feed_forward", "nothing is bent")
+def feed_forward_one_matrix(x, up, down):
+    return x @ (down @ up).T
+
+
+@wrong("feed_forward", "bend the output")
+def feed_forward_relu_last(x, up, down):
+    out = torch.einsum("...d,fd,ef->...e", x, up, down)
+    return torch.maximum(out, torch.zeros_like(out))
+
+
+@wrong("feed_forward", "bend the input")
+def feed_forward_clamped_input(x, up, down):
+    return F.linear(F.linear(x.clamp(min=0), up), down)
+
+
+@wrong("feed_forward", "second time")
+def feed_forward_loop_over_layers(x, up, down):
+    for weight in (up, down):
+        x = torch.relu(torch.matmul(x, weight.transpose(0, 1)))
+    return x
+
+
+@wrong("feed_forward", "GELU")
+def feed_forward_gelu_by_hand(x, up, down):
+    hidden = F.linear(x, up)
+    return F.linear(0.5 * hidden * (1 + torch.erf(hidden / math.sqrt(2))), down)
+
+
+@wrong("feed_forward", "as they lie")
+def feed_forward_for_in_out_weights(x, up, down):
+    return torch.einsum("...f,fd->...d", torch.einsum("...d,df->...f", x, up).clamp(min=0), down)
+
+
+@wrong("feed_forward", "happen to fit")
+def feed_forward_names_mixed_up(x, up, down):
+    first, second = down.T, up.T
+    return F.linear(F.relu(F.linear(x, first)), second)
+
+
+@wrong("feed_forward", "never use `down`")
+def feed_forward_tied(x, up, down):
+    hidden = torch.where(x @ up.T > 0, x @ up.T, 0)
+    return torch.einsum("...f,fd->...d", hidden, up)
+
+
+@wrong("feed_forward", "you add x")
+def feed_forward_residual(x, up, down):
+    out = x.clone()
+    for f in range(up.shape[0]):
+        out = out + (x @ up[f]).relu().unsqueeze(-1) * down[:, f]
+    return out
+
+
+@wrong("feed_forward", "mix the positions")
+def feed_forward_mean_of_the_text(x, up, down):
+    out = F.relu(x @ up.T) @ down.T
+    return torch.ones_like(out) * out.mean(dim=-2, keepdim=True) if x.dim() > 1 else out
+
+
+@wrong("feed_forward", "hundredth")
+def feed_forward_leak(x, up, down):
+    hidden = x @ up.T
+    return torch.max(hidden, 0.01 * hidden) @ down.T
+
+
+@wrong("feed_forward", "two things")
+def feed_forward_silu_and_residual(x, up, down):
+    hidden = F.linear(x, up)
+    return F.linear(hidden / (1 + torch.exp(-hidden)), down) + x
+
+
+@wrong("feed_forward", "Is there a `return`?")
+def feed_forward_no_return(x, up, down):
+    hidden = F.relu(F.linear(x, up))
+    F.linear(hidden, down)
+
+
+@wrong("feed_forward", "should be 2 at place 0")
+def feed_forward_at_most_one(x, up, down):
+    return F.linear(F.linear(x, up).clamp(0, 1), down)
+
+
+@wrong("feed_forward")
+def feed_forward_only_first_text(x, up, down):
+    hidden = F.relu(F.linear(x, up))
+    return F.linear(hidden[:1] if x.dim() == 3 else hidden, down)
+
+
+# ---- gated layers
+
+@wrong("swiglu", "gate and up are exchanged")
+def swiglu_second_half_bent(x, gate, up, down):
+    a, b = F.linear(x, torch.cat([gate, up])).chunk(2, -1)
+    return F.linear(a * F.silu(b), down)
+
+
+@wrong("swiglu", "both halves are bent")
+def swiglu_bend_before_the_cut(x, gate, up, down):
+    a, b = F.silu(F.linear(x, torch.cat([gate, up]))).chunk(2, -1)
+    return F.linear(a * b, down)
+
+
+@wrong("swiglu", "bend the product")
+def swiglu_late(x, gate, up, down):
+    hidden = torch.einsum("...d,fd->...f", x, gate) * torch.einsum("...d,fd->...f", x, up)
+    return (hidden * torch.sigmoid(hidden)) @ down.t()
+
+
+@wrong("swiglu", "sigmoid (that is GLU)")
+def swiglu_glu(x, gate, up, down):
+    return F.linear(F.glu(F.linear(x, torch.cat([up, gate])), dim=-1), down)
+
+
+@wrong("swiglu", "ReGLU")
+def swiglu_where(x, gate, up, down):
+    opened = x @ gate.T
+    return torch.where(opened > 0, opened * (x @ up.T), torch.zeros_like(opened)) @ down.T
+
+
+@wrong("swiglu", "GeGLU")
+def swiglu_by_erf(x, gate, up, down):
+    g = x @ gate.T
+    return (g * (1 + torch.erf(g / 2 ** 0.5)) / 2 * (x @ up.T)) @ down.T
+
+
+@wrong("swiglu", "add the halves")
+def swiglu_sum(x, gate, up, down):
+    return torch.stack([F.silu(x @ gate.T), x @ up.T]).sum(0) @ down.T
+
+
+@wrong("swiglu", "narrow both halves")
+def swiglu_two_layers(x, gate, up, down):
+    gates = F.linear(F.silu(F.linear(x, gate)), down)
+    return gates * F.linear(F.linear(x, up), down)
+
+
+@wrong("swiglu", "gate is not used")
+def swiglu_plain(x, gate, up, down):
+    hidden = x @ up.T
+    return (hidden.sigmoid() * hidden) @ down.T
+
+
+@wrong("swiglu", "gate's map is used for both")
+def swiglu_copy_and_paste(x, gate, up, down):
+    opened = F.silu(F.linear(x, gate))
+    numbers = F.linear(x, gate)
+    return F.linear(opened * numbers, down)
+
+
+@wrong("swiglu", "as they lie")
+def swiglu_plain_products(x, gate, up, down):
+    return torch.matmul(torch.mul(F.silu(torch.matmul(x, gate)), torch.matmul(x, up)), down)
+
+
+@wrong("swiglu", "turned round: it is 1 / (1 + exp(−x))")
+def swiglu_exp_without_minus(x, gate, up, down):
+    g = x @ gate.T
+    return (g / (1 + g.exp()) * (x @ up.T)) @ down.T
+
+
+@wrong("swiglu", "two things")
+def swiglu_exchanged_and_relu(x, gate, up, down):
+    return F.linear(F.linear(x, gate) * F.relu(F.linear(x, up)), down)
+
+
+@wrong("swiglu", "you return the F hidden units")
+def swiglu_wide(x, gate, up, down):
+    return F.silu(x @ gate.T).mul(x @ up.T)
+
+
+@wrong("swiglu")
+def swiglu_half(x, gate, up, down):
+    return 0.5 * F.linear(F.silu(F.linear(x, gate)) * F.linear(x, up), down)
+
+
+# ---- smaller layers
+
+@wrong("prune", "as large as before")
+def prune_masked_down(gate, up, down, keep):
+    return gate, up, torch.where(keep, down, torch.zeros_like(down))
+
+
+@wrong("prune", "as large as before")
+def prune_loop_of_zeros(gate, up, down, keep):
+    gate, up, down = gate.clone(), up.clone(), down.clone()
+    for f in range(len(keep)):
+        if not keep[f]:
+            gate[f] = 0
+            up[f] = 0
+            down[:, f] = 0
+    return gate, up, down
+
+
+@wrong("prune", "rows of `down`")
+def prune_the_same_for_all(gate, up, down, keep):
+    return tuple(weight[keep] for weight in (gate, up, down))
+
+
+@wrong("prune", "you keep what should go")
+def prune_removes_the_marked(gate, up, down, keep):
+    stay = [f for f, gone in enumerate(keep.tolist()) if not gone]
+    return gate[stay], up[stay], down[:, stay]
+
+
+@wrong("prune", "row numbers")
+def prune_index_select(gate, up, down, keep):
+    places = keep.int()
+    return gate.index_select(0, places), up.index_select(0, places), down.index_select(1, places)
+
+
+@wrong("prune", "`down` is as it was")
+def prune_forgets_down(gate, up, down, keep):
+    kept = torch.where(keep)[0]
+    return gate.index_select(0, kept), up.index_select(0, kept), down
+
+
+@wrong("prune", "turned over, as (K, D)")
+def prune_rows_of_all_three(gate, up, down, keep):
+    return [torch.stack([row for row, stays in zip(rows, keep, strict=True) if stays]) for rows in (gate, up, down.T)]
+
+
+@wrong("prune", "you keep the first ones")
+def prune_cut_off(gate, up, down, keep):
+    k = keep.sum().item()
+    return gate[:k], up[:k], down[:, :k]
+
+
+@wrong("prune", "as dropout does")
+def prune_like_dropout(gate, up, down, keep):
+    share = keep.float().mean()
+    return gate[keep], up[keep], down[:, keep] / share
+
+
+@wrong("prune", "`up` before `gate`")
+def prune_in_the_order_of_a_file(gate, up, down, keep):
+    new = {"up": up[keep], "gate": gate[keep], "down": down[:, keep]}
+    return tuple(new.values())
+
+
+@wrong("prune", "`gate` is as it was")
+def prune_gate_later(gate, up, down, keep):
+    return gate, up[keep], down.T[keep].T
+
+
+@wrong("prune", "the order is gate, up, down")
+def prune_stacked(gate, up, down, keep):
+    both = torch.cat([up, gate])[keep.repeat(2)]
+    return *both.chunk(2), down[:, keep]
+
+
+@wrong("prune", "you drop one dimension too many")
+def prune_squeezes(gate, up, down, keep):
+    kept = torch.argwhere(keep).squeeze()
+    return gate[kept], up[kept], down[:, kept]
+
+
+@wrong("prune", "three matrices")
+def prune_one_tensor(gate, up, down, keep):
+    return torch.cat([gate[keep], up[keep], down[:, keep].T])
+
+
+@wrong("prune")
+def prune_down_folded_up(gate, up, down, keep):
+    return gate[keep], 2 * up[keep], down[:, keep]
+
+
+# ---- norms
+
+@wrong("rms_norm", "length")
+def rms_norm_normalize(x, weight, eps):
+    return F.normalize(x, dim=-1, eps=1e-12) * weight
+
+
+@wrong("rms_norm", "length")
+def rms_norm_of_the_sum(x, weight, eps):
+    total = torch.einsum("...d,...d->...", x, x)
+    return x * weight / torch.sqrt(total + eps).unsqueeze(-1)
+
+
+@wrong("rms_norm", "mean square itself")
+def rms_norm_without_root(x, weight, eps):
+    power = torch.mean(x * x, dim=-1, keepdim=True)
+    return weight * (x / (power + eps))
+
+
+@wrong("rms_norm", "LayerNorm")
+def rms_norm_centred(x, weight, eps):
+    centred = x - x.mean(dim=-1, keepdim=True)
+    return centred * torch.rsqrt(centred.pow(2).mean(-1, keepdim=True) + eps) * weight
+
+
+@wrong("rms_norm", "standard deviation")
+def rms_norm_by_variance(x, weight, eps):
+    mean = x.mean(-1, keepdim=True)
+    variance = (x * x).mean(-1, keepdim=True) - mean * mean
+    return x / torch.sqrt(variance + eps) * weight
+
+
+@wrong("rms_norm", "ε is forgotten")
+def rms_norm_like_a_formula(x, weight, eps):
+    rms = x.norm(2, dim=-1, keepdim=True) / x.shape[-1] ** 0.5
+    return weight * x / rms
+
+
+@wrong("rms_norm", "ε stands behind the root")
+def rms_norm_late_epsilon(x, weight, eps):
+    D = x.size(-1)
+    rms = torch.linalg.vector_norm(x, dim=-1, keepdim=True) * D ** -0.5
+    return x / (rms + eps) * weight
+
+
+@wrong("rms_norm", "over the positions")
+def rms_norm_along_the_text(x, weight, eps):
+    if x.dim() == 1:
+        return F.rms_norm(x, weight.shape, weight, eps)
+    turned = x.transpose(-1, -2)
+    return F.rms_norm(turned, turned.shape[-1:], None, eps).transpose(-1, -2) * weight
+
+
+@wrong("rms_norm", "whole tensor")
+def rms_norm_flat(x, weight, eps):
+    return F.rms_norm(x, x.shape, None, eps) * weight
+
+
+@wrong("rms_norm", "first dimension")
+def rms_norm_dim0(x, weight, eps):
+    return torch.stack([row / torch.sqrt((x ** 2).sum(0) / len(x) + eps) for row in x]) * weight
+
+
+@wrong("rms_norm", "keepdim=True")
+def rms_norm_no_keepdim(x, weight, eps):
+    return weight * x * (x.square().mean(-1) + eps) ** -0.5
+
+
+@wrong("rms_norm", "weights are not used")
+def rms_norm_unweighed(x, weight, eps):
+    return F.rms_norm(x, x.shape[-1:], eps=eps)
+
+
+@wrong("rms_norm", "1 + weight")
+def rms_norm_gemma(x, weight, eps):
+    return F.rms_norm(x, x.shape[-1:], weight + 1, eps)
+
+
+@wrong("rms_norm", "weights come before")
+def rms_norm_of_weighted(x, weight, eps):
+    y = weight * x
+    return F.rms_norm(y, y.shape[-1:], None, eps)
+
+
+@wrong("rms_norm", "two things")
+def rms_norm_late_epsilon_and_weights_added(x, weight, eps):
+    return x / ((x ** 2).mean(-1, keepdim=True).sqrt() + eps) + weight
+
+
+@wrong("rms_norm", "stops with")
+def rms_norm_through_numpy(x, weight, eps):
+    return torch.from_numpy(x.numpy() / ((x.numpy() ** 2).mean(-1, keepdims=True) + eps) ** 0.5 * weight.numpy())
+
+
+@wrong("rms_norm")
+def rms_norm_half_of_the_numbers(x, weight, eps):
+    half = x[..., : (x.shape[-1] + 1) // 2]
+    return x / torch.sqrt(half.square().mean(-1, keepdim=True) + eps) * weight
+
+
+# ---- blocks
+
+@wrong("block", "post-norm")
+def block_of_2017(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    for layer, norm in ((attention, attention_norm), (feed_forward, feed_forward_norm)):
+        x = norm(x + layer(x))
+    return x
+
+
+@wrong("block", "nothing is added")
+def block_as_a_chain(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    for part in (attention_norm, attention, feed_forward_norm, feed_forward):
+        x = part(x)
+    return x
+
+
+@wrong("block", "attention's answer is added to the normed x")
+def block_overwrites_x(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    x = attention_norm(x)
+    x = torch.add(x, attention(x))
+    return torch.add(x, feed_forward(feed_forward_norm(x)))
+
+
+@wrong("block", "two things")
+def block_overwrites_x_twice(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    x = attention_norm(x)
+    x = x + attention(x)
+    x = feed_forward_norm(x)
+    return x + feed_forward(x)
+
+
+@wrong("block", "parallel block")
+def block_in_parallel(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    return sum((x, attention(attention_norm(x)), feed_forward(feed_forward_norm(x))))
+
+
+@wrong("block", "through one norm")
+def block_in_parallel_one_norm(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    normed = attention_norm(x)
+    return x + torch.stack([layer(normed) for layer in (attention, feed_forward)]).sum(0)
+
+
+@wrong("block", "`attention_norm` is used twice")
+def block_with_a_helper(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    def add(stream, layer):
+        return stream + layer(attention_norm(stream))
+    return add(add(x, attention), feed_forward)
+
+
+@wrong("block", "norms are exchanged")
+def block_zip_mixed_up(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    for layer, norm in zip((attention, feed_forward), (feed_forward_norm, attention_norm), strict=True):
+        x = x + layer(norm(x))
+    return x
+
+
+@wrong("block", "attention's answer is lost")
+def block_residual_saved_once(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    residual = x
+    x = attention(attention_norm(x)) + residual
+    x = feed_forward(feed_forward_norm(x)) + residual
+    return x
+
+
+@wrong("block", "feed_forward comes before attention")
+def block_turned_round(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    h = x + feed_forward(feed_forward_norm(x))
+    return h + attention(attention_norm(h))
+
+
+@wrong("block", "x is not added")
+def block_first_without_stream(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    x = attention(attention_norm(x))
+    x = x + feed_forward(feed_forward_norm(x))
+    return x
+
+
+@wrong("block", "h is not added")
+def block_last_without_stream(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    return feed_forward(feed_forward_norm(x + attention(attention_norm(x))))
+
+
+@wrong("block", "normed at the end")
+def block_with_a_last_norm(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    h = attention(attention_norm(x)).add(x)
+    y = feed_forward(feed_forward_norm(h)).add(h)
+    return feed_forward_norm(y)
+
+
+@wrong("block", "OLMo 2")
+def block_norms_behind(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    for layer, norm in ((attention, attention_norm), (feed_forward, feed_forward_norm)):
+        x = x + norm(layer(x))
+    return x
+
+
+@wrong("block", "changes `x`")
+def block_in_place(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    x.add_(attention(attention_norm(x)))
+    x.add_(feed_forward(feed_forward_norm(x)))
+    return x
+
+
+@wrong("block", "you ask `attention_norm` 2 times")
+def block_norms_for_a_print(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    shape = attention_norm(x).shape
+    h = (x + attention(attention_norm(x))).view(shape)
+    return h + feed_forward(feed_forward_norm(h))
+
+
+@wrong("block", "an operation in place changes what is still needed")
+def block_into_its_own_copy(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    h = x.clone()
+    h += attention(attention_norm(h))
+    h += feed_forward(feed_forward_norm(h))
+    return h
+
+
+@wrong("block")
+def block_one_text_at_a_time_and_only_one(x, attention, feed_forward, attention_norm, feed_forward_norm):
+    text = x[:1] if x.ndim == 3 else x
+    text = text + attention(attention_norm(text))
+    return text + feed_forward(feed_forward_norm(text))
+
+
+# ---- norms without weights
+
+@wrong("fold_norm", "you scale the rows")
+def fold_diag_on_the_left(norm_weight, linear_weight):
+    return torch.diag(norm_weight) @ linear_weight
+
+
+@wrong("fold_norm", "you scale the rows")
+def fold_row_by_row(norm_weight, linear_weight):
+    return torch.stack([norm_weight[i] * linear_weight[i] for i in range(len(linear_weight))])
+
+
+@wrong("fold_norm", "you divide")
+def fold_undone(norm_weight, linear_weight):
+    return torch.einsum("od,d->od", linear_weight, norm_weight.reciprocal())
+
+
+@wrong("fold_norm", "1 + weight")
+def fold_gemma(norm_weight, linear_weight):
+    return linear_weight + linear_weight * norm_weight
+
+
+@wrong("fold_norm", "as matrices")
+def fold_einsum_summed(norm_weight, linear_weight):
+    return torch.einsum("od,d->o", linear_weight, norm_weight)
+
+
+@wrong("fold_norm", "turned over, as (D, out)")
+def fold_transposed(norm_weight, linear_weight):
+    return torch.stack([linear_weight[:, d] * norm_weight[d] for d in range(len(norm_weight))])
+
+
+@wrong("fold_norm", "nothing is changed")
+def fold_forgets_to_keep_the_result(norm_weight, linear_weight):
+    linear_weight.mul(norm_weight)
+    return linear_weight
+
+
+@wrong("fold_norm", "add the norm's weights")
+def fold_sum(norm_weight, linear_weight):
+    return torch.stack([row + norm_weight for row in linear_weight])
+
+
+@wrong("fold_norm", "changes `linear_weight`")
+def fold_in_a_loop_in_place(norm_weight, linear_weight):
+    for d, weight in enumerate(norm_weight):
+        linear_weight[:, d] *= weight
+    return linear_weight
+
+
+@wrong("fold_norm", "mean of the norm's weights")
+def fold_one_factor(norm_weight, linear_weight):
+    return linear_weight * (sum(norm_weight) / len(norm_weight))
+
+
+@wrong("fold_norm")
+def fold_twice_as_much(norm_weight, linear_weight):
+    return 2 * linear_weight * norm_weight
+
+
+# ---- counted weights
+
+@wrong("count_parameters", "you count the table twice, tied or not")
+def count_two_tables(V, D, L, H, K, F, tied):
+    E = D // H
+    return 2 * V * D + D + L * (2 * D + D * E * (2 * H + 2 * K) + 3 * D * F)
+
+
+@wrong("count_parameters", "`tied` is the wrong way round")
+def count_if_tied_adds(V, D, L, H, K, F, tied):
+    n = V * D + D + L * D * (2 + 3 * F + 2 * (D // H) * (H + K))
+    if tied:
+        n += D * V
+    return n
+
+
+@wrong("count_parameters", "K is not used")
+def count_as_in_the_books(V, D, L, H, K, F, tied):
+    return (1 if tied else 2) * V * D + L * (4 * D**2 + 3 * D * F + 2 * D) + D
+
+
+@wrong("count_parameters", "each head is as wide as the model")
+def count_a_matrix_for_each_head(V, D, L, H, K, F, tied):
+    attention = sum(D * D * n for n in (H, K, K, H))
+    return V * D * (2 - tied) + L * (attention + 3 * D * F + 2 * D) + D
+
+
+@wrong("count_parameters", "the output matrix has K heads")
+def count_three_of_k(V, D, L, H, K, F, tied):
+    width = D // H
+    query, key = D * width * H, D * width * K
+    return V * D * (2 - tied) + L * (query + 3 * key + 3 * D * F + 2 * D) + D
+
+
+@wrong("count_parameters", "the output matrix of attention is missing")
+def count_q_k_v(V, D, L, H, K, F, tied):
+    qkv = D * (H + 2 * K) * (D // H)
+    return V * D * (2 - tied) + L * (qkv + 3 * D * F + 2 * D) + D
+
+
+@wrong("count_parameters", "two matrices in the feed-forward network")
+def count_up_and_down(V, D, L, H, K, F, tied):
+    E = D // H
+    layer = [(H * E, D), (K * E, D), (K * E, D), (D, H * E), (F, D), (D, F), (D, 1), (D, 1)]
+    return V * D * (2 - tied) + L * sum(math.prod(shape) for shape in layer) + D
+
+
+@wrong("count_parameters", "8 · D²")
+def count_twelve_d_squared(V, D, L, H, K, F, tied):
+    attention = 2 * D * (D // H) * (H + K)
+    return V * D * (2 - tied) + L * (attention + 8 * D**2 + 2 * D) + D
+
+
+@wrong("count_parameters", "the norms are missing, all of them")
+def count_matrices(V, D, L, H, K, F, tied):
+    E = D // H
+    return V * D * (2 - tied) + L * (2 * H * E * D + 2 * K * E * D + 3 * D * F)
+
+
+@wrong("count_parameters", "the last norm is missing")
+def count_layers_and_tables(V, D, L, H, K, F, tied):
+    layer = 2 * D * (D // H) * (H + K) + 3 * D * F + 2 * D
+    return L * layer + V * D + (0 if tied else V * D)
+
+
+@wrong("count_parameters", "one norm a layer")
+def count_a_norm_in_each_layer(V, D, L, H, K, F, tied):
+    layer = 2 * D * (D // H) * (H + K) + 3 * D * F
+    return L * layer + V * D * (1 + (not tied)) + (L + 1) * D
+
+
+@wrong("count_parameters", "attention is counted once")
+def count_brackets_forgotten(V, D, L, H, K, F, tied):
+    attention = 2 * D * (D // H) * (H + K)
+    return V * D * (1 + (not tied)) + attention + L * (3 * D * F + 2 * D) + D
+
+
+@wrong("count_parameters", "everything is multiplied by L")
+def count_with_brackets_too_wide(V, D, L, H, K, F, tied):
+    return L * (V * D * (1 + (not tied)) + 2 * D * (D // H) * (H + K) + 3 * D * F + 2 * D + D)
+
+
+@wrong("count_parameters", "two things")
+def count_no_gate_and_no_last_norm(V, D, L, H, K, F, tied):
+    return V * D * (1 + (not tied)) + L * (2 * D * (D // H) * (H + K) + 2 * D * F + 2 * D)
+
+
+@wrong("count_parameters", "weights are whole")
+def count_with_a_slash(V, D, L, H, K, F, tied):
+    return V * D * (2 - tied) + L * (2 * D * D + 2 * D * D * K / H + 3 * D * F + 2 * D) + D
+
+
+@wrong("count_parameters", "Is there a `return`?")
+def count_prints(V, D, L, H, K, F, tied):
+    print(V * D * (2 - tied) + L * (2 * D * (D // H) * (H + K) + 3 * D * F + 2 * D) + D)
+
+
+@wrong("count_parameters", "too many")
+def count_in_thousands(V, D, L, H, K, F, tied):
+    return 1000 * V * D
+
+
+@wrong("count_parameters")
+def count_by_name(V, D, L, H, K, F, tied):
+    return V * D + n_layers * D   # noqa: F821
+
+
+# ---- whole models
+
+def model(tokens, weights, read=None, norm=None, mask=None, scores=None, block=None):
+    "A model in which somebody has changed one part."
+    T = tokens.shape[1]
+    norm = norm or (lambda x, weight: F.rms_norm(x, weight.shape, weight, 1e-6))
+    x = read(tokens, weights) if read else weights.embedding[tokens] + weights.positions[:T]
+    hidden = torch.triu(torch.ones(T, T), 1).bool() if mask is None else mask(T)
+    for layer in weights.layers:
+        def attend(h, layer=layer):
+            q, k, v = h @ layer.query.T, h @ layer.key.T, h @ layer.value.T
+            raw = scores(q, k) if scores else q @ k.mT / math.sqrt(k.shape[-1])
+            return raw.masked_fill(hidden, -torch.inf).softmax(-1) @ v @ layer.output.T
+
+        def compute(h, layer=layer): return F.relu(h @ layer.up.T) @ layer.down.T
+
+        if block:
+            x = block(x, layer, norm, attend, compute)
+        else:
+            x = x + attend(norm(x, layer.norm_1))
+            x = x + compute(norm(x, layer.norm_2))
+    return norm(x, weights.norm) @ weights.embedding.T
+
+
+@wrong("transformer", "something is computed over all texts at once")
+def transformer_one_norm(tokens, weights):
+    return model(tokens, weights, norm=lambda x, weight: F.rms_norm(x, x.shape, eps=1e-6) * weight)
+
+
+@wrong("transformer", "something is computed over all texts at once")
+def transformer_attention_over_the_batch(tokens, weights):
+    def flat(q, k): return q @ k.mean(0).T / math.sqrt(k.shape[-1])
+    return model(tokens, weights, scores=flat)
+
+
+@wrong("transformer", "somebody looks ahead")
+def transformer_mask_on_its_side(tokens, weights):
+    return model(tokens, weights, mask=lambda T: torch.ones(T, T).triu(1).bool().T)
+
+
+@wrong("transformer", "somebody looks ahead")
+def transformer_sees_one_more(tokens, weights):
+    return model(tokens, weights, mask=lambda T: torch.arange(T) > torch.arange(T)[:, None] + 1)
+
+
+@wrong("transformer", "how long the text is")
+def transformer_root_of_t(tokens, weights):
+    return model(tokens, weights, scores=lambda q, k: q @ k.mT / math.sqrt(q.size(1)))
+
+
+@wrong("transformer", "how long the text is")
+def transformer_counts_down(tokens, weights):
+    def read(tokens, weights): return weights.embedding[tokens] + weights.positions[torch.arange(tokens.shape[1] - 1, -1, -1)]
+    return model(tokens, weights, read=read)
+
+
+@wrong("transformer", "nobody knows where words stand")
+def transformer_bag_of_words(tokens, weights):
+    return model(tokens, weights, read=lambda tokens, weights: weights.embedding[tokens])
+
+
+@wrong("transformer", "nobody knows where words stand")
+def transformer_position_of_the_word(tokens, weights):
+    both = torch.cat([weights.embedding, weights.positions[:len(weights.embedding)]], dim=1)
+    return model(tokens, weights, read=lambda tokens, weights: sum(F.embedding(tokens, both).chunk(2, -1)))
+
+
+@wrong("transformer", "words hear nothing of each other")
+def transformer_without_attention(tokens, weights):
+    return model(tokens, weights, block=lambda x, layer, norm, attend, compute: x + compute(norm(x, layer.norm_2)))
+
+
+@wrong("transformer", "word 0 of a text gets NaN")
+def transformer_hides_itself(tokens, weights):
+    return model(tokens, weights, mask=lambda T: ~torch.ones(T, T, dtype=torch.bool).tril(-1))
+
+
+@wrong("transformer", "`norm_2` of layer 0 gets no gradient")
+def transformer_norms_mixed_up(tokens, weights):
+    def block(x, layer, norm, attend, compute):
+        h = x + attend(norm(x, layer.norm_1))
+        return h + compute(norm(h, layer.norm_1))
+    return model(tokens, weights, block=block)
+
+
+@wrong("transformer", "`norm_2` of layer 0 gets no gradient (and 1 more)")
+def transformer_ffn_unnormed(tokens, weights):
+    def block(x, layer, norm, attend, compute):
+        h = x + attend(norm(x, layer.norm_1))
+        return h + compute(h)
+    return model(tokens, weights, block=block)
+
+
+@wrong("transformer", "no gradient comes through")
+def transformer_data(tokens, weights):
+    return model(tokens, weights).data
+
+
+@wrong("transformer", "reads what attention read (blocks side by side)")
+def transformer_in_parallel(tokens, weights):
+    def block(x, layer, norm, attend, compute): return sum((x, attend(norm(x, layer.norm_1)), compute(norm(x, layer.norm_2))))
+    return model(tokens, weights, block=block)
+
+
+@wrong("transformer", "query and key are exchanged")
+def transformer_scores_turned_over(tokens, weights):
+    return model(tokens, weights, scores=lambda q, k: (q @ k.mT).mT / math.sqrt(k.shape[-1]))
+
+
+@wrong("transformer", "by its root, √E")
+def transformer_no_root(tokens, weights):
+    return model(tokens, weights, scores=lambda q, k: q @ k.mT / k.shape[-1])
+
+
+@wrong("transformer", "positions begin at 1")
+def transformer_one_based(tokens, weights):
+    def read(tokens, weights): return weights.embedding[tokens] + weights.positions[torch.arange(1, 1 + tokens.shape[1])]
+    return model(tokens, weights, read=read)
+
+
+@wrong("transformer", "the norms stand behind the additions")
+def transformer_of_2017(tokens, weights):
+    def block(x, layer, norm, attend, compute):
+        x = norm(x + attend(x), layer.norm_1)
+        return norm(x + compute(x), layer.norm_2)
+    return model(tokens, weights, block=block)
+
+
+@wrong("transformer", "as LayerNorm does")
+def transformer_with_layer_norm(tokens, weights):
+    return model(tokens, weights, norm=lambda x, weight: F.layer_norm(x, x.shape[-1:], weight, None, 1e-6))
+
+
+@wrong("transformer", "you return probabilities")
+def transformer_softmaxed(tokens, weights):
+    return F.softmax(model(tokens, weights), dim=2)
+
+
+@wrong("transformer", "two things")
+def transformer_one_based_without_root(tokens, weights):
+    def read(tokens, weights): return weights.embedding[tokens] + weights.positions[1:][:tokens.shape[1]]
+    return model(tokens, weights, read=read, scores=lambda q, k: q @ k.mT / k.shape[-1])
+
+
+@wrong("transformer", "changes `positions`")
+def transformer_scales_its_weights(tokens, weights):
+    weights.positions *= 1
+    weights.positions[0] += 1e-9
+    return model(tokens, weights)
+
+
+@wrong("transformer")
+def transformer_drops(tokens, weights):
+    return 1.1 * model(tokens, weights)
+
+
+@wrong("transformer")
+def transformer_index_error(tokens, weights):
+    def read(tokens, weights): return weights.embedding[tokens] + weights.positions[tokens + 5]
+    return model(tokens, weights, read=read)
+
+
+# ---- induction heads
+
+@wrong("induction_score", "the same token itself")
+def score_duplicates(weights, period):
+    return weights.diagonal(offset=-period, dim1=1, dim2=2).mean(-1)
+
+
+@wrong("induction_score", "what came before the same token")
+def score_sign_of_the_one(weights, period):
+    T = weights.shape[-1]
+    return torch.stack([weights[:, t, t - (period + 1)] for t in range(period, T)]).mean(0)
+
+
+@wrong("induction_score", "as a whole diagonal does")
+def score_whole_diagonal(weights, period):
+    return torch.diagonal(weights, 1 - period, 1, 2).mean(dim=1)
+
+
+@wrong("induction_score", "your diagonal lies in the future")
+def score_diagonal_above(weights, period):
+    return torch.stack([torch.diag(head, period - 1).mean() for head in weights])
+
+
+@wrong("induction_score", "rows and columns are exchanged")
+def score_of_columns(weights, period):
+    return weights.mT[:, period:].diagonal(1, 1, 2).mean(1)
+
+
+@wrong("induction_score", "as a previous-token head does")
+def score_previous(weights, period):
+    return torch.stack([head[period:, period - 1:-1].diag().mean() for head in weights])
+
+
+@wrong("induction_score", "you begin at t = 0")
+def score_negative_indices(weights, period):
+    T = weights.shape[-1]
+    return sum(weights[:, t, t - period + 1] for t in range(T)) / T
+
+
+@wrong("induction_score", "you stop one token too early")
+def score_short_range(weights, period):
+    looks = [weights[:, t, t - period + 1] for t in range(period, weights.shape[-1] - 1)]
+    return torch.stack(looks).mean(0)
+
+
+@wrong("induction_score", "you divide by T:")
+def score_over_all_places(weights, period):
+    T = weights.shape[-1]
+    return sum(weights[:, t, t - period + 1] for t in range(period, T)) / T
+
+
+@wrong("induction_score", "you sum up")
+def score_total(weights, period):
+    return torch.einsum("htt->h", weights[:, period:, 1:1 - period])
+
+
+@wrong("induction_score", "the mean goes over the heads too")
+def score_of_the_layer(weights, period):
+    return weights[:, period:].diagonal(1, 1, 2).mean()
+
+
+@wrong("induction_score", "every earlier time is counted")
+def score_of_all_repetitions(weights, period):
+    T = weights.shape[-1]
+    t, s = torch.arange(T)[:, None], torch.arange(T)
+    followed = ((t - s + 1) % period == 0) & (s > 0) & (s <= t - period + 1) & (t >= period)
+    return (weights * followed).sum((1, 2)) / (T - period)
+
+
+@wrong("induction_score", "the first repetition alone")
+def score_of_two_copies(weights, period):
+    both = weights[:, :2 * period, :2 * period]
+    return both[:, period:].diagonal(1, 1, 2).mean(-1)
+
+
+@wrong("induction_score", "two things")
+def score_sum_of_the_same_token(weights, period):
+    return torch.stack([head.diagonal(-period).sum() for head in weights])
+
+
+@wrong("induction_score", "Is there a `return`?")
+def score_prints(weights, period):
+    print(weights[:, period:].diagonal(1, 1, 2).mean(1))
+
+
+@wrong("induction_score")
+def score_squared(weights, period):
+    return weights[:, period:].diagonal(1, 1, 2).square().mean(1)

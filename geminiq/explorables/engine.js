@@ -221,7 +221,7 @@ export class Transformer {
   }
 
   // Read a text. What it shares with the one before, from the front, is not computed again (lesson 16).
-  // `without` names what is switched off: "2" a layer, "2.5" a head of it.
+  // `without` names what is switched off: "2" a layer, "2.attention", "2.feed_forward", "2.5" a head of it.
   read(ids, without = NOTHING) {
     if (without !== this.without) this.clear();
     this.without = without;
@@ -243,8 +243,8 @@ export class Transformer {
     for (const layer of this.layers) {
       token.stream.push(x);
       if (this.without.has(`${layer}`)) continue;
-      x = this.attend(x, token, layer);
-      x = add(x, this.feedForward(x, layer));
+      if (!this.without.has(`${layer}.attention`)) x = this.attend(x, token, layer);
+      if (!this.without.has(`${layer}.feed_forward`)) x = add(x, this.feedForward(x, layer));
     }
     token.stream.push(x);
   }

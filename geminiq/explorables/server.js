@@ -53,6 +53,19 @@ const ASKED = {
       cells: lines[0].map((_, row) => lines.map((line) => cell(line[row], line.at(-1)))) };
   },
 
+  // What is said when parts are silenced, and how likely each token of it was; and of another answer, if one is given.
+  silenced({ model, tokenizer }, { text, without = [], answer }) {
+    const off = new Set(without), chances = [];
+    const { ids, written } = greedy(model, tokenizer, text, ({ id, logits }) => chances.push(percent(softmax(logits)[id])), off);
+    return { text: tokenizer.decode(written), tokens: names(tokenizer, [...ids, ...written]), read: ids.length, ids: written, chances,
+      without, ...(answer && { left: chancesOf(model, ids, answer, off) }) };
+  },
+
+  // How likely each token of an answer is when parts are silenced.
+  left({ model, tokenizer }, { text, without, answer }) {
+    return chancesOf(model, promptOf(tokenizer, [{ role: "user", content: text }]), answer, new Set(without));
+  },
+
   // What each step of writing computes, and what it finds kept: counted, as the engine does it.
   steps({ model, tokenizer }, { text }) {
     const steps = [], sizes = (heads) => heads.flat().reduce((sum, numbers) => sum + numbers.length, 0);
@@ -112,15 +125,19 @@ function mergesOf(tokenizer, word, number) {
 }
 
 // The likeliest answer to a text.
-function greedy(model, tokenizer, text, onToken) {
+function greedy(model, tokenizer, text, onToken, without) {
   const ids = promptOf(tokenizer, [{ role: "user", content: text }]), written = [];
   checkRoom(model, ids, "text");
-  for (const { id } of write(model, tokenizer, ids, { temperature: 0 })) {
-    written.push(id);
-    onToken?.();
+  for (const step of write(model, tokenizer, ids, { temperature: 0, without })) {
+    written.push(step.id);
+    onToken?.(step);
   }
   return { ids, written };
 }
+
+// Of each token of an answer, how likely it is after those before it.
+const chancesOf = (model, ids, answer, without) =>
+  answer.map((id, i) => percent(softmax(model.read([...ids, ...answer.slice(0, i)], without))[id]));
 
 const promptOf = (tokenizer, messages) => (tokenizer.chat ? tokenizer.conversation(messages)
   : [...tokenizer.start, ...tokenizer.encode(messages.map(({ content }) => content).join("\n"))]);

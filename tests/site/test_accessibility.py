@@ -13,10 +13,13 @@ from geminiq.generation.chat import Conversation
 from geminiq.generation.sampling import Sampling
 from geminiq.utils.chat_explorable import explore_chat
 from geminiq.utils.checkpointing import load_course_model
+from geminiq.utils.config import ModelConfig
 from geminiq.utils.explorables import Explorable, explore_attention, explore_mask, explore_softmax
 from geminiq.utils.live import explore_model, explore_reading
 from geminiq.utils.live_inside import explore_cache, explore_stream
+from geminiq.utils.live_parts import explore_parts
 from geminiq.utils.live_text import explore_sampling, explore_tokens
+from geminiq.utils.sliders import explore_budget, explore_rotation
 from page_checks import PHONE
 
 ARTIFACTS = ROOT / "test-artifacts" / "site"
@@ -131,15 +134,33 @@ def tap_a_step(page: Page) -> None:
     expect(page.locator(".status")).to_contain_text("is read, and looks at")
 
 
+def switch_off(page: Page) -> None:
+    page.get_by_role("switch", name="attention 1").tap()
+    expect(page.locator(".status")).to_contain_text("Without attention 1")
+    page.get_by_text("What each part's silence costs").tap()
+
+
 def tap_the_slider(page: Page) -> None:
     middle_of(page.get_by_role("slider", name="factor"))
     expect(page.locator("label output")).to_have_text("2.5")
+
+
+def tap_a_place(page: Page) -> None:
+    middle_of(page.get_by_role("slider", name="the key stands at"))
+    expect(page.locator(".status")).to_contain_text(re.compile("the key at 3[12]"))
+
+
+def tap_a_size(page: Page) -> None:
+    middle_of(page.get_by_role("slider", name="layers L"))
+    expect(page.get_by_role("combobox")).to_have_value("your own")
 
 
 THREE = ["the", "cat", "sat"]
 PICTURES = {
     "mask": (lambda: explore_mask(torch.ones(3, 3).tril().bool(), THREE), tap_a_row),
     "softmax": (lambda: explore_softmax(torch.arange(3.), THREE), tap_the_slider),
+    "rotation": (explore_rotation, tap_a_place),
+    "budget": (lambda: explore_budget(ModelConfig()), tap_a_size),
     "attention": (lambda: explore_attention(torch.ones(2, 2, 3, 3).tril() / torch.arange(1, 4)[:, None], THREE), tap_a_row),
     "chat": (chat, tap_a_token),
     "model": (lambda: explore_model(*course(), TEXT, "Where is Mia?", title="Ask"), break_it),
@@ -148,6 +169,7 @@ PICTURES = {
     "sampling": (lambda: explore_sampling(*course(), TEXT), draw_a_hundred),
     "stream": (lambda: explore_stream(*course(), TEXT), tap_a_cell),
     "cache": (lambda: explore_cache(*course(), TEXT), tap_a_step),
+    "parts": (lambda: explore_parts(*course(), TEXT), switch_off),
 }
 
 

@@ -8,7 +8,9 @@ from playwright.sync_api import Page, expect
 import geminiq.utils.chat_explorable
 import geminiq.utils.live
 import geminiq.utils.live_inside
-import geminiq.utils.live_text  # noqa: F401   (the kinds there are)
+import geminiq.utils.live_parts
+import geminiq.utils.live_text
+import geminiq.utils.sliders  # noqa: F401   (the kinds there are)
 from conftest import ROOT
 from geminiq.utils.explorables import Explorable, explore_attention, explore_mask, explore_softmax
 from page_checks import PHONE, WIDE
