@@ -1,5 +1,7 @@
 """Positions as `transformers` computes them: both pairings of RoPE, its scalings, and ALiBi."""
 
+from math import pi
+
 import pytest
 import torch
 from hypothesis import given
@@ -76,6 +78,49 @@ def test_neighbouring_pairs(head_dim: int, seed: int):
     rotation = RotaryEmbedding(head_dim, interleaved=True).rotation(positions, x.dtype)
     theirs = apply_rotary_pos_emb(x.transpose(1, 2), rotation.sin[:, 0], rotation.cos[:, 0]).transpose(1, 2)
     assert_close(apply_rotary_emb(x, rotation), theirs, atol=1e-14, rtol=0)
+
+
+@given(st.integers(1, 16).map(lambda pairs: 2 * pairs), st.integers(0, 2**31), st.booleans())
+def test_turning_is_multiplying_complex_numbers(head_dim: int, seed: int, interleaved: bool):
+    x = torch.randn(2, 3, 5, head_dim, generator=make_generator(seed), dtype=torch.float64)
+    positions = torch.randint(0, 3000, (2, 5), generator=make_generator(seed))       # rows with positions of their own
+    theta = torch.tensor([10000 ** (-2 * i / head_dim) for i in range(head_dim // 2)], dtype=torch.float64)
+    turn = torch.exp(1j * positions[:, None, :, None] * theta)
+    first, second = x.unflatten(-1, (-1, 2)).unbind(-1) if interleaved else x.chunk(2, dim=-1)
+    turned = torch.complex(first, second) * turn
+    ours = RotaryEmbedding(head_dim, interleaved=interleaved)(x, positions)
+    expected = torch.stack([turned.real, turned.imag], -1).flatten(-2) if interleaved else torch.cat([turned.real, turned.imag], -1)
+    assert_close(ours, expected, atol=1e-11, rtol=0)
+
+
+@given(st.integers(1, 16).map(lambda pairs: 2 * pairs), st.integers(0, 2**31), st.integers(0, 1000))
+def test_only_the_distance_counts_and_lengths_stay(head_dim: int, seed: int, shift: int):
+    q, k = torch.randn(2, 1, 1, 1, head_dim, generator=make_generator(seed), dtype=torch.float64)
+    rope = RotaryEmbedding(head_dim)
+
+    def at(x: torch.Tensor, position: int) -> torch.Tensor:
+        return rope(x, torch.tensor([[position]]))
+
+    assert_close((at(q, 7 + shift) * at(k, 3 + shift)).sum(), (at(q, 7) * at(k, 3)).sum(), atol=1e-11, rtol=0)
+    assert_close(at(q, 7 + shift).norm(), q.norm(), atol=1e-12, rtol=0)
+
+
+def test_an_odd_width_has_no_pairs():
+    with pytest.raises(UserError, match="turn pairs of numbers, but the head width is 7"):
+        RotaryEmbedding(head_dim=7)
+
+
+def test_hands_by_hand():
+    "Two hands, of speeds 1 and 1/100, slowed by a factor of 8 in each of the four ways."
+    plain = RotaryEmbedding(4).inv_freq(torch.float64)
+    for scaling, expected in ((LinearScaling(8), [1 / 8, 1 / 800]), (NTKScaling(8), [1, 1 / 800]),
+                              (Llama3Scaling(8, original_max_position_embeddings=100), [1, 1 / 800]),
+                              (YaRNScaling(8, original_max_position_embeddings=100), [1, 1 / 800])):
+        assert_close(scaling(plain), torch.tensor(expected, dtype=torch.float64))
+    between = Llama3Scaling(8, 0, 100 / pi, original_max_position_embeddings=100)(plain)     # 50/π turns: halfway
+    assert_close(between[0], torch.tensor((1 + 1 / 8) / 2, dtype=torch.float64))
+    sharper = RotaryEmbedding(4, scaling=YaRNScaling(8, 100)).rotation(torch.tensor([[0]]), torch.float64)
+    assert_close(sharper.cos, torch.full((1, 1, 1, 2), 1.2079, dtype=torch.float64), atol=1e-4, rtol=0)
 
 
 @given(st.integers(1, 70))
