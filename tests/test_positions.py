@@ -89,7 +89,8 @@ def test_turning_is_multiplying_complex_numbers(head_dim: int, seed: int, interl
     first, second = x.unflatten(-1, (-1, 2)).unbind(-1) if interleaved else x.chunk(2, dim=-1)
     turned = torch.complex(first, second) * turn
     ours = RotaryEmbedding(head_dim, interleaved=interleaved)(x, positions)
-    expected = torch.stack([turned.real, turned.imag], -1).flatten(-2) if interleaved else torch.cat([turned.real, turned.imag], -1)
+    both = [turned.real, turned.imag]
+    expected = torch.stack(both, -1).flatten(-2) if interleaved else torch.cat(both, -1)
     assert_close(ours, expected, atol=1e-11, rtol=0)
 
 

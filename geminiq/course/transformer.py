@@ -337,22 +337,21 @@ def make_weights(V: int,        # tokens
     return SimpleNamespace(embedding=draw(V, D), positions=draw(longest, D), layers=[layer() for _ in range(L)], norm=draw(D))
 
 # %% ../../nbs/museum/10_transformer.ipynb #m10-model-broken
-def _broken_norm(x, weight, eps=1e-6):
-    return x / (x.square().mean() + eps).sqrt() * weight
+def broken(tokens, weights):                                                 # (B, T) → (B, T, V)
+    def norm(x, weight, eps=1e-6):
+        return x / (x.square().mean() + eps).sqrt() * weight
 
-
-def broken(tokens, weights):                                                    # (B, T) → (B, T, V)
     T = tokens.shape[1]
-    x = weights.embedding[tokens] + weights.positions[tokens]                   # (V, D), (longest, D)
+    x = weights.embedding[tokens] + weights.positions[tokens]                # (V, D), (longest, D)
     for layer in weights.layers:
-        h = _broken_norm(x, layer.norm_1)
+        h = norm(x, layer.norm_1)
         query, key, value = h @ layer.query.T, h @ layer.key.T, h @ layer.value.T     # one head; (E, D) each
         scores = query @ key.mT / key.shape[-2] ** 0.5
         future = torch.ones(T, T, dtype=torch.bool).triu(2)
-        weights_of = scores.masked_fill(future, float("-inf")).softmax(-1)
-        x = x + weights_of @ value @ layer.output.T                             # (D, E)
-        x = x + (_broken_norm(x, layer.norm_1) @ layer.up.T).relu() @ layer.down.T    # (F, D), (D, F)
-    return _broken_norm(x, weights.norm) @ weights.embedding.T
+        looks = scores.masked_fill(future, float("-inf")).softmax(-1)
+        x = x + looks @ value @ layer.output.T                                # (D, E)
+        x = x + (norm(x, layer.norm_1) @ layer.up.T).relu() @ layer.down.T    # (F, D), (D, F)
+    return norm(x, weights.norm) @ weights.embedding.T
 
 # %% ../../nbs/museum/10_transformer.ipynb #m10-model-right
 @museum.right("transformer")
@@ -409,8 +408,8 @@ def _transformer_mended(tokens, weights):
         query, key, value = h @ layer.query.T, h @ layer.key.T, h @ layer.value.T
         scores = query @ key.mT / key.shape[-1] ** 0.5
         future = torch.ones(T, T, dtype=torch.bool).triu(1)
-        weights_of = scores.masked_fill(future, float("-inf")).softmax(-1)
-        x = x + weights_of @ value @ layer.output.T
+        looks = scores.masked_fill(future, float("-inf")).softmax(-1)
+        x = x + looks @ value @ layer.output.T
         x = x + (_norm(x, layer.norm_2) @ layer.up.T).relu() @ layer.down.T
     return _norm(x, weights.norm) @ weights.embedding.T
 
@@ -1221,7 +1220,7 @@ for exercise, line, message in (
         ("transformer", "words hear nothing of each other, or nobody knows where they stand", "hear nothing|where words stand"),
         ("transformer", "a weight gets no gradient", "no gradient"),
         ("transformer", "all behaves well, and the numbers are others", "^(?!.*(only lent|keep the type))"),
-        ("induction_score", "the head that always looks does not get 1", "you look at|your diagonal|rows and columns"),
+        ("induction_score", "the head that always looks gets 0", "you look at|your diagonal|rows and columns"),
         ("induction_score", "right for five tokens, wrong for many", "begin|early|repetition|last place|half|every"),
         ("induction_score", "too large or too small by a factor, or of another shape", "sum|mean|median|divide|shares|largest")):
     museum.symptom(exercise, line, message)
