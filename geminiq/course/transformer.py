@@ -22,296 +22,6 @@ from .feedforward import expect_manners
 museum = Museum("transformer", lesson=10)
 check = museum.check
 
-# %% ../../nbs/museum/10_transformer.ipynb #m10-count-right
-@museum.right("count_parameters")
-class _Count(Steps):
-    "Right, in parts that can be got wrong one by one."
-
-    def width(self, D, H): return D // H
-
-    def table(self, V, D): return V * D
-
-    def attention(self, D, E, H, K): return D * E * H + 2 * D * E * K + H * E * D
-
-    def feed_forward(self, D, F): return 3 * D * F
-
-    def norms(self, D): return 2 * D
-
-    def last_norm(self, D): return D
-
-    def head(self, V, D, tied): return 0 if tied else V * D
-
-    def layers(self, L, attention, feed_forward, norms): return L * (attention + feed_forward + norms)
-
-    def run(self, V, D, L, H, K, F, tied):
-        attention, feed_forward = self.attention(D, self.width(D, H), H, K), self.feed_forward(D, F)
-        layers = self.layers(L, attention, feed_forward, self.norms(D))
-        return self.table(V, D) + layers + self.last_norm(D) + self.head(V, D, tied)
-
-
-@museum.right("count_parameters")
-def _count_in_one_line(V, D, L, H, K, F, tied):
-    return (2 - tied) * V * D + L * D * (2 * D // H * (H + K) + 3 * F + 2) + D
-
-
-@museum.right("count_parameters")
-def _count_by_shapes(V, D, L, H, K, F, tied):
-    E = D // H
-    layer = [(H * E, D), (K * E, D), (K * E, D), (D, H * E), (F, D), (F, D), (D, F), (1, D), (1, D)]
-    tables = [(V, D)] if tied else [(V, D), (V, D)]
-    return sum(rows * columns for rows, columns in L * layer + tables + [(1, D)])
-
-
-@museum.right("count_parameters")
-def _count_what_pytorch_would_make(V, D, L, H, K, F, tied):
-    with torch.device("meta"):          # shapes without numbers
-        maps = [torch.nn.Linear(D, n, bias=False) for n in (D, D // H * K, D // H * K, D, F, F, F)]
-        parts = [*maps, torch.nn.RMSNorm(D), torch.nn.RMSNorm(D)]
-    layer = sum(parameter.numel() for part in parts for parameter in part.parameters())
-    return V * D * (1 if tied else 2) + L * layer + D
-
-# %% ../../nbs/museum/10_transformer.ipynb #m10-count-tests
-def _expect_count(what: str, got: Any, right: int, parts: str = "") -> None:
-    "Raise a `Mistake` unless a number of weights is right; every single weight counts."
-    if not isinstance(got, int | float):
-        raise Mistake(f"{what} should have a number of weights, yours is {got!r:.60}"
-                      + (". Is there a `return`?" if got is None else f", of type {type(got).__name__}"))
-    if got != right:
-        gap = f"{abs(got - right):,} too {'many' if got > right else 'few'}"
-        raise _Different(f"{what} should have {right:,} weights{parts}, yours has {got:,}: {gap}.")
-
-
-@museum.test("count_parameters")
-def _by_hand(count_parameters):
-    "a model with 132 weights"
-    got = count_parameters(5, 4, 1, 2, 2, 3, True)
-    _expect_count("a tied model of one layer, with V = 5, D = 4, H = K = 2 and F = 3,", got, 132,
-                  " (20 in the table, 64 in attention, 36 in the feed-forward network, 8 and 4 in the norms)")
-
-
-@museum.test("count_parameters")
-def _llama(count_parameters):
-    "LLaMA 7B, as published"
-    _expect_count("LLaMA 7B", count_parameters(32_000, 4096, 32, 32, 32, 11_008, False), 6_738_415_616)
-
-
-@museum.test("count_parameters")
-def _llama_3(count_parameters):
-    "LLaMA 3 8B and Llama 3.2 1B, where four queries share a key"
-    _expect_count("LLaMA 3 8B", count_parameters(128_256, 4096, 32, 32, 8, 14_336, False), 8_030_261_248)
-    _expect_count("Llama 3.2 1B, which is tied,", count_parameters(128_256, 2048, 16, 32, 8, 8192, True), 1_235_814_400)
-
-
-@museum.test("count_parameters")
-def _many_sizes(count_parameters):
-    "many sizes, all different; a whole number"
-    for sizes in ((11, 6, 4, 3, 1, 7, True), (13, 20, 2, 5, 5, 9, False), (101, 24, 7, 4, 2, 10, True),
-                  (2, 64, 1, 8, 4, 3, False), (7, 9, 5, 1, 1, 4, False), (50_257, 768, 12, 12, 3, 3072, True)):
-        named = ", ".join(f"{name} = {size:,}" for name, size in zip("VDLHKF", sizes, strict=False))
-        got = count_parameters(*sizes)
-        _expect_count(f"a model with {named}, {'tied' if sizes[-1] else 'not tied'},", got, _Count(*sizes))
-        if not isinstance(got, int):
-            raise Mistake(f"your count is {got}, of type {type(got).__name__}: weights are whole, so divide by `//`")
-
-
-@museum.probe("count_parameters")
-def _count_probe(count_parameters):
-    for sizes in ((103, 30, 3, 5, 5, 17, True), (107, 42, 5, 6, 2, 11, True), (109, 44, 4, 11, 1, 23, False),
-                  (113, 8, 1, 1, 1, 5, False)):
-        yield lambda sizes=sizes: [count_parameters(*sizes)]
-
-# %% ../../nbs/museum/10_transformer.ipynb #m10-count-wrong
-@museum.wrong("count_parameters", says="you count the table twice, tied or not: if `tied`, one table reads and predicts")
-class _Counted_twice(_Count):
-    def head(self, V, D, tied): return V * D
-
-
-@museum.wrong("count_parameters", says="you count one table, tied or not: without `tied` the head has its own, V · D more")
-class _Head_forgotten(_Count):
-    def head(self, V, D, tied): return 0
-
-
-@museum.wrong("count_parameters", says="`tied` is the wrong way round: if it is True, there is one table, else two")
-class _Tied_the_wrong_way_round(_Count):
-    def head(self, V, D, tied): return V * D if tied else 0
-
-
-@museum.wrong("count_parameters", says="the table of tokens is missing: V · D")
-class _Table_forgotten(_Count):
-    def table(self, V, D): return 0
-
-
-@museum.wrong("count_parameters", says="you count a bias for every token: nothing has a bias here, the head neither")
-class _Bias_of_the_head(_Count):
-    def head(self, V, D, tied): return V + super().head(V, D, tied)
-
-
-@museum.wrong("count_parameters", says="you count a single layer: there are L of them, each with its own weights")
-class _One_layer(_Count):
-    def layers(self, L, attention, feed_forward, norms): return attention + feed_forward + norms
-
-
-@museum.wrong("count_parameters", says="attention is counted once: each of the L layers has its own")
-class _Attention_once(_Count):
-    def layers(self, L, attention, feed_forward, norms): return attention + L * (feed_forward + norms)
-
-
-@museum.wrong("count_parameters", says="the feed-forward network is counted once: each of the L layers has its own")
-class _Feed_forward_once(_Count):
-    def layers(self, L, attention, feed_forward, norms): return L * (attention + norms) + feed_forward
-
-
-@museum.wrong("count_parameters", says="the norms of a layer are counted once: each of the L layers has two of its own")
-class _Norms_once(_Count):
-    def layers(self, L, attention, feed_forward, norms): return L * (attention + feed_forward) + norms
-
-
-@museum.wrong("count_parameters", says="everything is multiplied by L: the table and the last norm are there once")
-class _All_in_every_layer(_Count):
-    def run(self, V, D, L, H, K, F, tied): return L * super().run(V, D, 1, H, K, F, tied)
-
-
-@museum.wrong("count_parameters", says="the table is counted in every layer: it has V · D weights, once")
-class _Table_in_every_layer(_Count):
-    def run(self, V, D, L, H, K, F, tied): return super().run(V, D, L, H, K, F, tied) + (L - 1) * V * D
-
-# %% ../../nbs/museum/10_transformer.ipynb #m10-count-wrong-2
-@museum.wrong("count_parameters", says="K is not used: key and value have K heads, so D · E · K weights each")
-class _K_ignored(_Count):
-    def attention(self, D, E, H, K): return 4 * D * E * H
-
-
-@museum.wrong("count_parameters", says="all four matrices of attention have K heads: query and output have H")
-class _K_everywhere(_Count):
-    def attention(self, D, E, H, K): return 4 * D * E * K
-
-
-@museum.wrong("count_parameters", says="the output matrix has K heads: each query brings an answer, so it has H, as the query")
-class _K_for_the_output(_Count):
-    def attention(self, D, E, H, K): return D * E * (H + 3 * K)
-
-
-@museum.wrong("count_parameters", says="only the key has K heads: the value has as many, since each key belongs to a value")
-class _K_for_the_key_alone(_Count):
-    def attention(self, D, E, H, K): return D * E * (3 * H + K)
-
-
-@museum.wrong("count_parameters", says="H and K are exchanged: query and output have H heads, key and value K")
-class _H_and_K_exchanged(_Count):
-    def run(self, V, D, L, H, K, F, tied): return super().run(V, D, L, K, H, F, tied)
-
-
-@museum.wrong("count_parameters", says="the output matrix of attention is missing: H · E · D")
-class _Output_forgotten(_Count):
-    def attention(self, D, E, H, K): return D * E * (H + 2 * K)
-
-
-@museum.wrong("count_parameters", says="the values are missing: query H heads, key K, value K, output H")
-class _Values_forgotten(_Count):
-    def attention(self, D, E, H, K): return D * E * (2 * H + K)
-
-
-@museum.wrong("count_parameters", says="each head is as wide as the model: a head has width E = D // H")
-class _Heads_as_wide_as_the_model(_Count):
-    def width(self, D, H): return D
-
-
-@museum.wrong("count_parameters", says="you count one head: there are H queries and K keys and values, each of width E")
-class _One_head(_Count):
-    def attention(self, D, E, H, K): return 4 * D * E
-
-
-@museum.wrong("count_parameters", says="you count rotary frequencies, E / 2 a layer: they are computed, and nobody learns them")
-class _Frequencies_counted(_Count):
-    def attention(self, D, E, H, K): return super().attention(D, E, H, K) + E // 2
-
-
-@museum.wrong("count_parameters", says="you count norms on queries and keys, as Qwen 3 has them: this model has none")
-class _Norms_on_queries_and_keys(_Count):
-    def attention(self, D, E, H, K): return super().attention(D, E, H, K) + 2 * E
-
-
-@museum.wrong("count_parameters", says="you count biases of query, key and value, as Qwen 2 has them: this model has none")
-class _Biases_as_in_Qwen(_Count):
-    def attention(self, D, E, H, K): return super().attention(D, E, H, K) + E * (H + 2 * K)
-
-
-@museum.wrong("count_parameters", says="you count a bias for each map of a layer, as GPT-2 has them: this model has none")
-class _Biases_as_in_GPT_2(_Count):
-    def attention(self, D, E, H, K): return super().attention(D, E, H, K) + E * (H + 2 * K) + D
-
-    def feed_forward(self, D, F): return super().feed_forward(D, F) + 2 * F + D
-
-# %% ../../nbs/museum/10_transformer.ipynb #m10-count-wrong-3
-@museum.wrong("count_parameters", says="two matrices in the feed-forward network: a gated one has three, gate, up and down")
-class _No_gate(_Count):
-    def feed_forward(self, D, F): return 2 * D * F
-
-
-@museum.wrong("count_parameters", says="one matrix in the feed-forward network: a gated one has three, gate, up and down")
-class _One_matrix(_Count):
-    def feed_forward(self, D, F): return D * F
-
-
-@museum.wrong("count_parameters", says="F is not used: you count hidden units as 4 · D, as GPT-2 has them. LLaMA's F is given")
-class _Four_times_D(_Count):
-    def feed_forward(self, D, F): return 3 * D * 4 * D
-
-
-@museum.wrong("count_parameters", says="F is not used: 8 · D² are the two matrices of GPT-2, with 4 · D hidden units. Here "
-                                       "there are three, and F is given")
-class _Eight_D_squared(_Count):
-    def feed_forward(self, D, F): return 8 * D * D
-
-
-@museum.wrong("count_parameters", says="you count a feed-forward network for every head: a layer has one")
-class _One_for_every_head(_Count):
-    def run(self, V, D, L, H, K, F, tied): return super().run(V, D, L, H, K, H * F, tied)
-
-
-@museum.wrong("count_parameters", says="the norms are missing, all of them: D weights each, two a layer and one at the end")
-class _Norms_forgotten(_Count):
-    def run(self, V, D, L, H, K, F, tied): return super().run(V, D, L, H, K, F, tied) - (2 * L + 1) * D
-
-
-@museum.wrong("count_parameters", says="the norms of the layers are missing: two of them in each, D weights each")
-class _Only_the_last_norm(_Count):
-    def norms(self, D): return 0
-
-
-@museum.wrong("count_parameters", says="one norm a layer: there are two, before attention and before the feed-forward network")
-class _One_norm(_Count):
-    def norms(self, D): return D
-
-
-@museum.wrong("count_parameters", says="the last norm is missing: D weights, in front of the head")
-class _Last_norm_forgotten(_Count):
-    def last_norm(self, D): return 0
-
-
-@museum.wrong("count_parameters", says="norms with biases, as LayerNorm has them: RMSNorm has D weights, and no more")
-class _Norms_with_biases(_Count):
-    def norms(self, D): return 4 * D
-
-    def last_norm(self, D): return 2 * D
-
-
-@museum.wrong("count_parameters", says="one weight a norm: each has D of them, one for each number of the vector")
-class _One_weight_a_norm(_Count):
-    def norms(self, D): return 2
-
-    def last_norm(self, D): return 1
-
-
-@museum.wrong("count_parameters", earns="weights are whole")
-class _A_broken_number(_Count):
-    def width(self, D, H): return D / H
-
-
-@museum.wrong("count_parameters", earns="of type list")
-def _a_list_of_parts(V, D, L, H, K, F, tied):
-    return [_Count(V, D, L, H, K, F, True), 0 if tied else V * D]
-
 # %% ../../nbs/museum/10_transformer.ipynb #m10-weights
 def make_weights(V: int,        # tokens
                  D: int,        # width of the stream
@@ -338,6 +48,7 @@ def make_weights(V: int,        # tokens
 
 # %% ../../nbs/museum/10_transformer.ipynb #m10-model-broken
 def broken(tokens, weights):                                                 # (B, T) → (B, T, V)
+    "A whole transformer in one piece, with five bugs."
     def norm(x, weight, eps=1e-6):
         return x / (x.square().mean() + eps).sqrt() * weight
 
@@ -1204,6 +915,296 @@ def _through_python_numbers(weights, period):
 @museum.wrong("induction_score", earns="a list of")
 def _as_a_list(weights, period):
     return [head[period:].diagonal(offset=1).mean().item() for head in weights]
+
+# %% ../../nbs/museum/10_transformer.ipynb #m10-count-right
+@museum.right("count_parameters")
+class _Count(Steps):
+    "Right, in parts that can be got wrong one by one."
+
+    def width(self, D, H): return D // H
+
+    def table(self, V, D): return V * D
+
+    def attention(self, D, E, H, K): return D * E * H + 2 * D * E * K + H * E * D
+
+    def feed_forward(self, D, F): return 3 * D * F
+
+    def norms(self, D): return 2 * D
+
+    def last_norm(self, D): return D
+
+    def head(self, V, D, tied): return 0 if tied else V * D
+
+    def layers(self, L, attention, feed_forward, norms): return L * (attention + feed_forward + norms)
+
+    def run(self, V, D, L, H, K, F, tied):
+        attention, feed_forward = self.attention(D, self.width(D, H), H, K), self.feed_forward(D, F)
+        layers = self.layers(L, attention, feed_forward, self.norms(D))
+        return self.table(V, D) + layers + self.last_norm(D) + self.head(V, D, tied)
+
+
+@museum.right("count_parameters")
+def _count_in_one_line(V, D, L, H, K, F, tied):
+    return (2 - tied) * V * D + L * D * (2 * D // H * (H + K) + 3 * F + 2) + D
+
+
+@museum.right("count_parameters")
+def _count_by_shapes(V, D, L, H, K, F, tied):
+    E = D // H
+    layer = [(H * E, D), (K * E, D), (K * E, D), (D, H * E), (F, D), (F, D), (D, F), (1, D), (1, D)]
+    tables = [(V, D)] if tied else [(V, D), (V, D)]
+    return sum(rows * columns for rows, columns in L * layer + tables + [(1, D)])
+
+
+@museum.right("count_parameters")
+def _count_what_pytorch_would_make(V, D, L, H, K, F, tied):
+    with torch.device("meta"):          # shapes without numbers
+        maps = [torch.nn.Linear(D, n, bias=False) for n in (D, D // H * K, D // H * K, D, F, F, F)]
+        parts = [*maps, torch.nn.RMSNorm(D), torch.nn.RMSNorm(D)]
+    layer = sum(parameter.numel() for part in parts for parameter in part.parameters())
+    return V * D * (1 if tied else 2) + L * layer + D
+
+# %% ../../nbs/museum/10_transformer.ipynb #m10-count-tests
+def _expect_count(what: str, got: Any, right: int, parts: str = "") -> None:
+    "Raise a `Mistake` unless a number of weights is right; every single weight counts."
+    if not isinstance(got, int | float):
+        raise Mistake(f"{what} should have a number of weights, yours is {got!r:.60}"
+                      + (". Is there a `return`?" if got is None else f", of type {type(got).__name__}"))
+    if got != right:
+        gap = f"{abs(got - right):,} too {'many' if got > right else 'few'}"
+        raise _Different(f"{what} should have {right:,} weights{parts}, yours has {got:,}: {gap}.")
+
+
+@museum.test("count_parameters")
+def _by_hand(count_parameters):
+    "a model with 132 weights"
+    got = count_parameters(5, 4, 1, 2, 2, 3, True)
+    _expect_count("a tied model of one layer, with V = 5, D = 4, H = K = 2 and F = 3,", got, 132,
+                  " (20 in the table, 64 in attention, 36 in the feed-forward network, 8 and 4 in the norms)")
+
+
+@museum.test("count_parameters")
+def _llama(count_parameters):
+    "LLaMA 7B, as published"
+    _expect_count("LLaMA 7B", count_parameters(32_000, 4096, 32, 32, 32, 11_008, False), 6_738_415_616)
+
+
+@museum.test("count_parameters")
+def _llama_3(count_parameters):
+    "LLaMA 3 8B and Llama 3.2 1B, where four queries share a key"
+    _expect_count("LLaMA 3 8B", count_parameters(128_256, 4096, 32, 32, 8, 14_336, False), 8_030_261_248)
+    _expect_count("Llama 3.2 1B, which is tied,", count_parameters(128_256, 2048, 16, 32, 8, 8192, True), 1_235_814_400)
+
+
+@museum.test("count_parameters")
+def _many_sizes(count_parameters):
+    "many sizes, all different; a whole number"
+    for sizes in ((11, 6, 4, 3, 1, 7, True), (13, 20, 2, 5, 5, 9, False), (101, 24, 7, 4, 2, 10, True),
+                  (2, 64, 1, 8, 4, 3, False), (7, 9, 5, 1, 1, 4, False), (50_257, 768, 12, 12, 3, 3072, True)):
+        named = ", ".join(f"{name} = {size:,}" for name, size in zip("VDLHKF", sizes, strict=False))
+        got = count_parameters(*sizes)
+        _expect_count(f"a model with {named}, {'tied' if sizes[-1] else 'not tied'},", got, _Count(*sizes))
+        if not isinstance(got, int):
+            raise Mistake(f"your count is {got}, of type {type(got).__name__}: weights are whole, so divide by `//`")
+
+
+@museum.probe("count_parameters")
+def _count_probe(count_parameters):
+    for sizes in ((103, 30, 3, 5, 5, 17, True), (107, 42, 5, 6, 2, 11, True), (109, 44, 4, 11, 1, 23, False),
+                  (113, 8, 1, 1, 1, 5, False)):
+        yield lambda sizes=sizes: [count_parameters(*sizes)]
+
+# %% ../../nbs/museum/10_transformer.ipynb #m10-count-wrong
+@museum.wrong("count_parameters", says="you count the table twice, tied or not: if `tied`, one table reads and predicts")
+class _Counted_twice(_Count):
+    def head(self, V, D, tied): return V * D
+
+
+@museum.wrong("count_parameters", says="you count one table, tied or not: without `tied` the head has its own, V · D more")
+class _Head_forgotten(_Count):
+    def head(self, V, D, tied): return 0
+
+
+@museum.wrong("count_parameters", says="`tied` is the wrong way round: if it is True, there is one table, else two")
+class _Tied_the_wrong_way_round(_Count):
+    def head(self, V, D, tied): return V * D if tied else 0
+
+
+@museum.wrong("count_parameters", says="the table of tokens is missing: V · D")
+class _Table_forgotten(_Count):
+    def table(self, V, D): return 0
+
+
+@museum.wrong("count_parameters", says="you count a bias for every token: nothing has a bias here, the head neither")
+class _Bias_of_the_head(_Count):
+    def head(self, V, D, tied): return V + super().head(V, D, tied)
+
+
+@museum.wrong("count_parameters", says="you count a single layer: there are L of them, each with its own weights")
+class _One_layer(_Count):
+    def layers(self, L, attention, feed_forward, norms): return attention + feed_forward + norms
+
+
+@museum.wrong("count_parameters", says="attention is counted once: each of the L layers has its own")
+class _Attention_once(_Count):
+    def layers(self, L, attention, feed_forward, norms): return attention + L * (feed_forward + norms)
+
+
+@museum.wrong("count_parameters", says="the feed-forward network is counted once: each of the L layers has its own")
+class _Feed_forward_once(_Count):
+    def layers(self, L, attention, feed_forward, norms): return L * (attention + norms) + feed_forward
+
+
+@museum.wrong("count_parameters", says="the norms of a layer are counted once: each of the L layers has two of its own")
+class _Norms_once(_Count):
+    def layers(self, L, attention, feed_forward, norms): return L * (attention + feed_forward) + norms
+
+
+@museum.wrong("count_parameters", says="everything is multiplied by L: the table and the last norm are there once")
+class _All_in_every_layer(_Count):
+    def run(self, V, D, L, H, K, F, tied): return L * super().run(V, D, 1, H, K, F, tied)
+
+
+@museum.wrong("count_parameters", says="the table is counted in every layer: it has V · D weights, once")
+class _Table_in_every_layer(_Count):
+    def run(self, V, D, L, H, K, F, tied): return super().run(V, D, L, H, K, F, tied) + (L - 1) * V * D
+
+# %% ../../nbs/museum/10_transformer.ipynb #m10-count-wrong-2
+@museum.wrong("count_parameters", says="K is not used: key and value have K heads, so D · E · K weights each")
+class _K_ignored(_Count):
+    def attention(self, D, E, H, K): return 4 * D * E * H
+
+
+@museum.wrong("count_parameters", says="all four matrices of attention have K heads: query and output have H")
+class _K_everywhere(_Count):
+    def attention(self, D, E, H, K): return 4 * D * E * K
+
+
+@museum.wrong("count_parameters", says="the output matrix has K heads: each query brings an answer, so it has H, as the query")
+class _K_for_the_output(_Count):
+    def attention(self, D, E, H, K): return D * E * (H + 3 * K)
+
+
+@museum.wrong("count_parameters", says="only the key has K heads: the value has as many, since each key belongs to a value")
+class _K_for_the_key_alone(_Count):
+    def attention(self, D, E, H, K): return D * E * (3 * H + K)
+
+
+@museum.wrong("count_parameters", says="H and K are exchanged: query and output have H heads, key and value K")
+class _H_and_K_exchanged(_Count):
+    def run(self, V, D, L, H, K, F, tied): return super().run(V, D, L, K, H, F, tied)
+
+
+@museum.wrong("count_parameters", says="the output matrix of attention is missing: H · E · D")
+class _Output_forgotten(_Count):
+    def attention(self, D, E, H, K): return D * E * (H + 2 * K)
+
+
+@museum.wrong("count_parameters", says="the values are missing: query H heads, key K, value K, output H")
+class _Values_forgotten(_Count):
+    def attention(self, D, E, H, K): return D * E * (2 * H + K)
+
+
+@museum.wrong("count_parameters", says="each head is as wide as the model: a head has width E = D // H")
+class _Heads_as_wide_as_the_model(_Count):
+    def width(self, D, H): return D
+
+
+@museum.wrong("count_parameters", says="you count one head: there are H queries and K keys and values, each of width E")
+class _One_head(_Count):
+    def attention(self, D, E, H, K): return 4 * D * E
+
+
+@museum.wrong("count_parameters", says="you count rotary frequencies, E / 2 a layer: they are computed, and nobody learns them")
+class _Frequencies_counted(_Count):
+    def attention(self, D, E, H, K): return super().attention(D, E, H, K) + E // 2
+
+
+@museum.wrong("count_parameters", says="you count norms on queries and keys, as Qwen 3 has them: this model has none")
+class _Norms_on_queries_and_keys(_Count):
+    def attention(self, D, E, H, K): return super().attention(D, E, H, K) + 2 * E
+
+
+@museum.wrong("count_parameters", says="you count biases of query, key and value, as Qwen 2 has them: this model has none")
+class _Biases_as_in_Qwen(_Count):
+    def attention(self, D, E, H, K): return super().attention(D, E, H, K) + E * (H + 2 * K)
+
+
+@museum.wrong("count_parameters", says="you count a bias for each map of a layer, as GPT-2 has them: this model has none")
+class _Biases_as_in_GPT_2(_Count):
+    def attention(self, D, E, H, K): return super().attention(D, E, H, K) + E * (H + 2 * K) + D
+
+    def feed_forward(self, D, F): return super().feed_forward(D, F) + 2 * F + D
+
+# %% ../../nbs/museum/10_transformer.ipynb #m10-count-wrong-3
+@museum.wrong("count_parameters", says="two matrices in the feed-forward network: a gated one has three, gate, up and down")
+class _No_gate(_Count):
+    def feed_forward(self, D, F): return 2 * D * F
+
+
+@museum.wrong("count_parameters", says="one matrix in the feed-forward network: a gated one has three, gate, up and down")
+class _One_matrix(_Count):
+    def feed_forward(self, D, F): return D * F
+
+
+@museum.wrong("count_parameters", says="F is not used: you count hidden units as 4 · D, as GPT-2 has them. LLaMA's F is given")
+class _Four_times_D(_Count):
+    def feed_forward(self, D, F): return 3 * D * 4 * D
+
+
+@museum.wrong("count_parameters", says="F is not used: 8 · D² are the two matrices of GPT-2, with 4 · D hidden units. Here "
+                                       "there are three, and F is given")
+class _Eight_D_squared(_Count):
+    def feed_forward(self, D, F): return 8 * D * D
+
+
+@museum.wrong("count_parameters", says="you count a feed-forward network for every head: a layer has one")
+class _One_for_every_head(_Count):
+    def run(self, V, D, L, H, K, F, tied): return super().run(V, D, L, H, K, H * F, tied)
+
+
+@museum.wrong("count_parameters", says="the norms are missing, all of them: D weights each, two a layer and one at the end")
+class _Norms_forgotten(_Count):
+    def run(self, V, D, L, H, K, F, tied): return super().run(V, D, L, H, K, F, tied) - (2 * L + 1) * D
+
+
+@museum.wrong("count_parameters", says="the norms of the layers are missing: two of them in each, D weights each")
+class _Only_the_last_norm(_Count):
+    def norms(self, D): return 0
+
+
+@museum.wrong("count_parameters", says="one norm a layer: there are two, before attention and before the feed-forward network")
+class _One_norm(_Count):
+    def norms(self, D): return D
+
+
+@museum.wrong("count_parameters", says="the last norm is missing: D weights, in front of the head")
+class _Last_norm_forgotten(_Count):
+    def last_norm(self, D): return 0
+
+
+@museum.wrong("count_parameters", says="norms with biases, as LayerNorm has them: RMSNorm has D weights, and no more")
+class _Norms_with_biases(_Count):
+    def norms(self, D): return 4 * D
+
+    def last_norm(self, D): return 2 * D
+
+
+@museum.wrong("count_parameters", says="one weight a norm: each has D of them, one for each number of the vector")
+class _One_weight_a_norm(_Count):
+    def norms(self, D): return 2
+
+    def last_norm(self, D): return 1
+
+
+@museum.wrong("count_parameters", earns="weights are whole")
+class _A_broken_number(_Count):
+    def width(self, D, H): return D / H
+
+
+@museum.wrong("count_parameters", earns="of type list")
+def _a_list_of_parts(V, D, L, H, K, F, tied):
+    return [_Count(V, D, L, H, K, F, True), 0 if tied else V * D]
 
 # %% ../../nbs/museum/10_transformer.ipynb #m10-symptoms
 for exercise, line, message in (
