@@ -742,6 +742,28 @@ def transformer_that_adds_in_place(tokens, weights):
 
 # ---- induction heads
 
+@right("slopes")
+def slopes_by_powers_of_a_ratio(n_heads):
+    n = 2 ** math.floor(math.log2(n_heads))
+    base, finer = 2.0 ** (-8 / n), 2.0 ** (-4 / n)
+    first = torch.pow(torch.tensor(base), torch.arange(1, n + 1))
+    return torch.cat((first, torch.pow(torch.tensor(finer), torch.arange(1, 1 + 2 * (n_heads - n), 2)))) if n_heads > n else first
+
+
+@right("slopes")
+def slopes_one_by_one(n_heads):
+    n = 1 << (n_heads.bit_length() - 1)
+    exponents = [-8 * (h + 1) / n if h < n else -8 * (2 * (h - n) + 1) / (2 * n) for h in range(n_heads)]
+    return torch.stack([torch.tensor(2.0 ** exponent) for exponent in exponents])
+
+
+@right("slopes")
+def slopes_cut_from_a_full_table(n_heads):
+    n = int(2 ** math.floor(math.log2(n_heads)))
+    table = torch.exp(torch.arange(1, 2 * n + 1, dtype=torch.float64) * -4 * math.log(2) / n)
+    return torch.cat([table[1::2], table[0::2]])[:n_heads].float()
+
+
 right("induction_score")(lambda weights, period: torch.stack([head[period:, 1:].diag().mean() for head in weights]))
 right("induction_score")(lambda weights, period: weights[:, period:].diagonal(1, 1, 2).mean(1))
 

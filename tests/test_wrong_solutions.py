@@ -61,6 +61,8 @@ def behaviour(exercise: str, solution: Callable) -> list:
     if exercise == "rotate":
         angles = [torch.rand(t, e // 2) * 7 for t, e in ((1, 4), (6, 10))]
         return [solution(torch.randn(3, 2, 1, 4), angles[0]), solution(torch.randn(1, 5, 6, 10), angles[1])]
+    if exercise == "slopes":
+        return [solution(n_heads) for n_heads in (48, 50, 61, 100, 128)]
     if exercise == "to_halves":
         return [solution(torch.randn(H * E, D), H) for H, E, D in ((4, 10, 3), (1, 2, 7), (5, 4, 30))]
     if exercise in ("feed_forward", "swiglu", "prune"):

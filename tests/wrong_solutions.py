@@ -958,6 +958,72 @@ def halves_odd_first(weight, n_heads):
     return torch.cat([pairs[:, :, 1], pairs[:, :, 0]], dim=1).reshape(weight.shape)
 
 
+@wrong("slopes", "any number of heads")
+def slopes_by_the_formula(n_heads):
+    ratio = 2 ** (-8 / n_heads)
+    return ratio ** torch.arange(1, n_heads + 1)
+
+
+@wrong("slopes", "count from h = 0")
+def slopes_from_one_half_too_late(n_heads):
+    n = 2 ** math.floor(math.log2(n_heads))
+    first = [2 ** (-8 / n * i) for i in range(n)]
+    second = [2 ** (-4 / n * i) for i in range(2 * n)][::2]
+    return torch.tensor(first + second[:n_heads - n])
+
+
+@wrong("slopes", "sort the slopes")
+def slopes_steepest_first(n_heads):
+    n = 2 ** math.floor(math.log2(n_heads))
+    both = [2 ** (-8 * (i + 1) / n) for i in range(n)] + [2 ** (-4 * (i + 1) / n) for i in range(0, 2 * n, 2)][:n_heads - n]
+    return torch.tensor(sorted(both, reverse=True))
+
+
+@wrong("slopes", "halve from head to head")
+def slopes_of_the_example(n_heads):
+    n = 2 ** math.floor(math.log2(n_heads))
+    return torch.tensor([0.5 ** (i + 1) for i in range(n)] + [0.5 ** (i + 1) for i in range(0, 2 * n, 2)][:n_heads - n])
+
+
+@wrong("slopes", "every second one")
+def slopes_filled_up_without_gaps(n_heads):
+    n = 2 ** math.floor(math.log2(n_heads))
+    return torch.tensor([2 ** (-8 * i / n) for i in range(1, n + 1)] + [2 ** (-4 * i / n) for i in range(1, n_heads - n + 1)])
+
+
+@wrong("slopes", "are there already")
+def slopes_filled_up_with_themselves(n_heads):
+    n = 2 ** math.floor(math.log2(n_heads))
+    more = [2 ** (-4 * i / n) for i in range(2, 2 * n + 1, 2)]
+    return torch.tensor([2 ** (-8 * i / n) for i in range(1, n + 1)] + more[:n_heads - n])
+
+
+@wrong("slopes", "cut the slopes of the next higher power")
+def slopes_of_the_next_power(n_heads):
+    n = 2 ** math.ceil(math.log2(n_heads))
+    return torch.pow(2.0, -8 * torch.arange(1, n + 1) / n)[:n_heads]
+
+
+@wrong("slopes", "grow from head to head")
+def slopes_flat_first(n_heads):
+    n = 2 ** math.floor(math.log2(n_heads))
+    first = [2 ** (-8 * i / n) for i in range(n, 0, -1)]
+    return torch.tensor(first + [2 ** (-4 * i / n) for i in range(2 * n, 0, -1)][::2][:n_heads - n])
+
+
+@wrong("slopes", "negative")
+def slopes_to_be_added(n_heads):
+    n = 2 ** math.floor(math.log2(n_heads))
+    more = [-(2 ** (-4 * i / n)) for i in range(1, 2 * n, 2)][:n_heads - n]
+    return torch.tensor([-(2 ** (-8 * i / n)) for i in range(1, n + 1)] + more)
+
+
+@wrong("slopes", "list")
+def slopes_in_a_list(n_heads):
+    n = 2 ** math.floor(math.log2(n_heads))
+    return [2 ** (-8 * i / n) for i in range(1, n + 1)] + [2 ** (-4 * i / n) for i in range(1, 2 * n, 2)][:n_heads - n]
+
+
 # ---- feed-forward layers
 
 @wrong("feed_forward", "nothing is bent")
