@@ -79,6 +79,8 @@ def learn_merges(texts: Iterable[str],    # what to learn from
     return merges
 
 # %% ../../nbs/04_tokenizer.ipynb #tok-class
+#| code-fold: true
+#| code-summary: "The code: merges in their order, words remembered, saved and read"
 class ByteBPETokenizer:
     "Byte-level byte-pair encoding: the 256 bytes, the learned pairs in their order, and a token that ends a text."
 
@@ -190,6 +192,8 @@ def _is_pair(entry: object,
     return isinstance(entry, list) and len(entry) == 2 and all(type(token) is int and 0 <= token < new for token in entry)
 
 # %% ../../nbs/04_tokenizer.ipynb #protocol-01
+#| code-fold: true
+#| code-summary: "The code: what every tokenizer can do"
 CHAT_TOKENS = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
 
 

@@ -43,6 +43,8 @@ class TokenEmbedding(nn.Embedding):
         return super().forward(tokens)
 
 # %% ../../nbs/06_embeddings.ipynb #b5d516b7
+#| code-fold: true
+#| code-summary: "The code: what an encoding may do, and what this one leaves"
 class Rotation(NamedTuple):
     "Angles that turn pairs of numbers, see `apply_rotary_emb`."
     cos: Tensor                # (B or 1, 1, T, E/2)
@@ -186,6 +188,8 @@ class RotaryEmbedding(PositionalEncoding):
         return cls(head_dim, config.rope_base, config.rope_interleaved, scaling)
 
 # %% ../../nbs/06_embeddings.ipynb #b0ac1279
+#| code-fold: true
+#| code-summary: "The code: the four formulas"
 @dataclass(frozen=True)
 class LinearScaling:
     "All hands slower (position interpolation, Chen et al. 2023)."
