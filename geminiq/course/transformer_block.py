@@ -9,11 +9,11 @@ __all__ = ['museum', 'check']
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, tensor
+from torch import tensor
 from torch.nn import functional as F
 
 from .exercises import Mistake, Museum, Steps, expect
-from .feedforward import expect_manners
+from .feedforward import _random, _where, expect_manners
 
 # %% ../../nbs/museum/09_transformer_block.ipynb #m09-museum
 museum = Museum("transformer_block", lesson=9)
@@ -56,16 +56,6 @@ def _rms_norm_row_by_row(x, weight, eps):
     return x / ((x @ x) / len(x) + eps) ** 0.5 * weight
 
 # %% ../../nbs/museum/09_transformer_block.ipynb #m09-norm-tests
-def _random(*shape: int, seed: int = 0) -> Tensor:
-    "Normal numbers, always the same."
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _where(x: Tensor) -> tuple[str, ...]:
-    "What the dimensions of an input are."
-    return ("text", "place", "number")[-x.ndim:]
-
-
 @museum.test("rms_norm")
 def _divided_by_five(rms_norm):
     "(1, 7) becomes (0.2, 1.4)"
