@@ -212,7 +212,8 @@ class ChatExplorable(Explorable):
         "Show these turns, and look into the last."
         older = max(0, len(turns) - _DETAILED)      # without details, so that a page stays light
         turns = [{**turn, "answer": {"text": turn["answer"]["text"]}} for turn in turns[:older]] + turns[older:]
-        with self.hold_sync():
+        with self.hold_sync():    # at once, so that who sees an answer can ask again
+            self.asked = self.writing = ""
             self.turns, self.turn, self.token, self.layer, self.head = turns, max(0, len(turns) - 1), 0, -1, -1
         self.still, self.table = _still(turns, self.title), _words(turns)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from browser import find
 from geminiq.utils.explorables import Explorable
@@ -29,6 +29,8 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>A picture<
 body { font-family: system-ui; margin: 24px; max-width: 780px }
 @media (prefers-color-scheme: dark) { body { background: #131416; color: #cfd0d0; color-scheme: dark } }
 </style>"""
+
+expect.set_options(timeout=60_000)   # milliseconds: what is late on a slow day is not wrong
 
 
 class QuietHandler(SimpleHTTPRequestHandler):

@@ -199,3 +199,12 @@ def test_without_scripts_there_is_a_table(draw, explorable: ChatExplorable):
     page = draw(explorable, java_script_enabled=False)
     assert page.locator("tr").last.inner_text() == "model\tMia is in the garden."
     assert "“ garden”" in explorable.still.alt
+
+
+def test_who_sees_an_answer_can_ask_again(explorable: ChatExplorable, monkeypatch):
+    sent: list[dict] = []
+    monkeypatch.setattr(explorable, "send_state", lambda key: sent.append(explorable.get_state(key)))
+    explorable.asked = "And Ben?"
+    answered = next(state for state in sent if "turns" in state)
+    assert len(answered["turns"]) == 3
+    assert answered["asked"] == answered["writing"] == ""
