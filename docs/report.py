@@ -272,7 +272,8 @@ def stated_seconds(notebook: NotebookNode) -> float | None:
 def run(path: Path) -> NotebookNode:
     "A notebook after running all its cells in a fresh kernel."
     notebook = nbformat.read(path, as_version=4)
-    return NotebookClient(notebook, timeout=1800, coalesce_streams=True, resources={"metadata": {"path": str(path.parent)}}).execute()
+    resources = {"metadata": {"path": str(path.parent)}}
+    return NotebookClient(notebook, timeout=1800, coalesce_streams=True, resources=resources).execute()
 
 
 def timed(path: Path) -> float:

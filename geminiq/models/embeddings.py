@@ -254,6 +254,8 @@ class YaRNScaling(LinearScaling):
         return log(self.original_max_position_embeddings / (2 * pi * turns)) / step
 
 # %% ../../nbs/06_embeddings.ipynb #0f558a1f
+#| code-fold: true
+#| code-summary: "The code: slopes, and what is subtracted"
 def alibi_slopes(n_heads: int,  # H
                  ) -> Tensor:   # (H,)
     "ALiBi's slope of each head: what it subtracts for a step of distance (Press, Smith and Lewis 2022)."
