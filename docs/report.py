@@ -325,7 +325,7 @@ def untimed(path: Path, notebook: NotebookNode, seconds: float | None) -> list[P
 def reading_minutes(notebook: NotebookNode) -> float:
     "How long a lesson takes to read, at 150 words and 15 lines of code a minute; folds are not counted."
     words = len(FOLDED.sub("", FENCED.sub("", prose(notebook))).split())
-    shown = [cell.source for cell in code_cells(notebook) if not re.match(r"#\| (export$|code-fold)", cell.source, re.M)]
+    shown = [cell.source for cell in code_cells(notebook) if not re.search(r"^#\| (export$|code-fold)", cell.source, re.M)]
     return words / 150 + sum(source.count("\n") + 1 for source in shown) / 15
 
 
@@ -387,6 +387,15 @@ def unframed(path: Path, notebook: NotebookNode) -> list[Problem]:
 # The report
 
 
+def half_folded(notebook: NotebookNode) -> list[Problem]:
+    "The cells that are folded on the page, and not in JupyterLab, or with another first line than their title."
+    folded = [cell for cell in code_cells(notebook) if re.search(r"^#\| code-fold: true$", cell.source, re.M)]
+    return [Problem(label(cell), "it is folded on the page, and open or without a title in JupyterLab",
+                    '`#| code-summary: "…"` is its first line, and its metadata have `"jupyter": {"source_hidden": true}`')
+            for cell in folded if not (cell.source.startswith("#| code-summary: ")
+                                       and cell.metadata.get("jupyter", {}).get("source_hidden"))]
+
+
 def too_large(path: Path) -> list[Problem]:
     "A notebook that is slow to open and to compare."
     size = path.stat().st_size
@@ -397,7 +406,7 @@ def problems(path: Path, in_tests: set[str], seconds: float | None = None) -> li
     "All that is to be mended in a notebook; the stated time is compared only with a measured one."
     notebook = nbformat.read(path, as_version=4)
     return [*untested(notebook, in_tests), *unseen(notebook), *too_large(path), *untimed(path, notebook, seconds),
-            *unread(path, notebook), *unframed(path, notebook), *unchecked(notebook)]
+            *unread(path, notebook), *unframed(path, notebook), *unchecked(notebook), *half_folded(notebook)]
 
 
 def row(path: Path, seconds: float | None) -> list[str]:

@@ -252,3 +252,12 @@ def test_a_lesson_says_how_long_its_exercises_take():
     exercises = new_markdown_cell("### Exercise 1 · One (easy, 10 minutes)\n\nDo.\n\n#### Exercise 2 · Two (hard, 30 minutes)")
     assert to_read("It takes a few minutes to read.", exercises) == ["it does not say how long its exercises take"]
     assert to_read("It takes a few minutes to read, and forty minutes for the exercises.", exercises) == []
+
+
+def test_a_fold_is_one_in_jupyterlab_too(tmp_path: Path):
+    good = new_code_cell('#| code-summary: "Solution"\n#| code-fold: true\nx = 1', metadata={"jupyter": {"source_hidden": True}})
+    open_there = new_code_cell(good.source)
+    nameless = new_code_cell('#| code-fold: true\n#| code-summary: "Solution"\nx = 1', metadata=good.metadata)
+    assert not any("open or without a title" in wrong for wrong in failing(saved(tmp_path, lesson(good))))
+    for cell in (open_there, nameless):
+        assert any("open or without a title" in wrong for wrong in failing(saved(tmp_path, lesson(cell))))

@@ -13,6 +13,7 @@ import io
 import os
 import re
 import sysconfig
+import textwrap
 import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -413,13 +414,13 @@ class Museum:
             print(f"○ {exercise}: interrupted, and not counted.")
             return
         note(f"{self.topic}/{exercise}", passed=message is None)
-        print(f"✗ {exercise}: {message}" if message else self._praise(exercise))
+        _tell(f"✗ {exercise}: {message}" if message else self._praise(exercise))
         fitting = (line for line, pattern in self.symptoms.get(exercise, {}).items() if re.search(pattern, message or ""))
         if message and (line := next(fitting, "")):
-            print(f"  More in the fold “Help by symptom”, under “{line}”.")
+            _tell(f"  More in the fold “Help by symptom”, under “{line}”.")
         tries = read_progress().get(f"{self.topic}/{exercise}", Progress()).tries
         if message and tries >= 3 and exercise in self.hints:
-            print(f"  Hint: {self.hints[exercise]}")
+            _tell(f"  Hint: {self.hints[exercise]}")
 
     def _praise(self, exercise: str) -> str:
         "That a solution is right, how far the learner is, and what comes next."
@@ -540,6 +541,12 @@ def _append_to(functions: list[Callable]) -> Callable:
         functions.append(function)
         return function
     return enter
+
+
+def _tell(text: str) -> None:
+    "Print in lines of at most a hundred characters: JupyterLab breaks longer ones in the middle of a word."
+    for line in text.split("\n"):
+        print(textwrap.fill(line, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
 
 # %% ../../nbs/museum/00_exercises.ipynb #ex-progress
 def _museums() -> list[Museum]:

@@ -1212,7 +1212,7 @@ for exercise, line, message in (
         ("count_parameters", "right for LLaMA 7B, wrong for LLaMA 3", "K heads|K is not used|H and K"),
         ("count_parameters", "off by a table, V · D", "table twice|one table|table of tokens|table is counted"),
         ("count_parameters", "far too small or far too large", "single layer|counted once|by L|as wide|one head|every head"),
-        ("count_parameters", "off by a few thousand", "norm|bias|frequencies|whole"),
+        ("count_parameters", "off by a few thousand", "norm|bias|frequencies"),
         ("count_parameters", "a matrix is missing, or F does not count", "matri|F is not used|missing"),
         ("transformer", "NaN", "NaN"),
         ("transformer", "a text in a batch gets other predictions than alone", "in a batch"),

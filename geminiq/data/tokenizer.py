@@ -79,8 +79,8 @@ def learn_merges(texts: Iterable[str],    # what to learn from
     return merges
 
 # %% ../../nbs/04_tokenizer.ipynb #tok-class
-#| code-fold: true
 #| code-summary: "The code: merges in their order, words remembered, saved and read"
+#| code-fold: true
 class ByteBPETokenizer:
     "Byte-level byte-pair encoding: the 256 bytes, the learned pairs in their order, and a token that ends a text."
 
@@ -192,8 +192,8 @@ def _is_pair(entry: object,
     return isinstance(entry, list) and len(entry) == 2 and all(type(token) is int and 0 <= token < new for token in entry)
 
 # %% ../../nbs/04_tokenizer.ipynb #protocol-01
-#| code-fold: true
 #| code-summary: "The code: what every tokenizer can do"
+#| code-fold: true
 CHAT_TOKENS = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
 
 
@@ -228,8 +228,8 @@ class Tokenizer(Protocol):
         "Each token as a label, with ▁ for a space."
 
 # %% ../../nbs/04_tokenizer.ipynb #ba5e6891
-#| code-fold: true
 #| code-summary: "The code: the same demands, met by SentencePiece"
+#| code-fold: true
 class BPETokenizer:
     "Byte-pair encoding by a SentencePiece model: text to token ids and back, without loss."
 
@@ -364,8 +364,8 @@ def _replace_each(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("geminiq.replace_each", _replace_each)
 
 # %% ../../nbs/04_tokenizer.ipynb #38fd8d55
-#| code-fold: true
 #| code-summary: "The code: training, and complaints in words"
+#| code-fold: true
 def train_tokenizer(texts: Iterable[str],  # what to learn from
                     vocab_size: int,       # V, the number of different tokens
                     split_digits: bool = False,   # a token for each digit, and none for longer numbers
@@ -436,8 +436,8 @@ class ChatTokenizer(BPETokenizer):
         return cls(train_tokenizer(texts, vocab_size, split_digits=True).model)
 
 # %% ../../nbs/04_tokenizer.ipynb #encode-all-01
-#| code-fold: true
 #| code-summary: "The code: processes that encode"
+#| code-fold: true
 def encode_all(tokenizer: Tokenizer,
                texts: Iterable[str],
                workers: int = 0,          # processes beside this one; they help only a `BPETokenizer`

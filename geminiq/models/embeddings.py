@@ -43,8 +43,8 @@ class TokenEmbedding(nn.Embedding):
         return super().forward(tokens)
 
 # %% ../../nbs/06_embeddings.ipynb #b5d516b7
-#| code-fold: true
 #| code-summary: "The code: what an encoding may do, and what this one leaves"
+#| code-fold: true
 class Rotation(NamedTuple):
     "Angles that turn pairs of numbers, see `apply_rotary_emb`."
     cos: Tensor                # (B or 1, 1, T, E/2)
@@ -188,8 +188,8 @@ class RotaryEmbedding(PositionalEncoding):
         return cls(head_dim, config.rope_base, config.rope_interleaved, scaling)
 
 # %% ../../nbs/06_embeddings.ipynb #b0ac1279
-#| code-fold: true
 #| code-summary: "The code: the four formulas"
+#| code-fold: true
 @dataclass(frozen=True)
 class LinearScaling:
     "All hands slower (position interpolation, Chen et al. 2023)."
@@ -254,8 +254,8 @@ class YaRNScaling(LinearScaling):
         return log(self.original_max_position_embeddings / (2 * pi * turns)) / step
 
 # %% ../../nbs/06_embeddings.ipynb #0f558a1f
-#| code-fold: true
 #| code-summary: "The code: slopes, and what is subtracted"
+#| code-fold: true
 def alibi_slopes(n_heads: int,  # H
                  ) -> Tensor:   # (H,)
     "ALiBi's slope of each head: what it subtracts for a step of distance (Press, Smith and Lewis 2022)."
