@@ -16,6 +16,7 @@ from geminiq.utils.checkpointing import load_course_model
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.explorables import Explorable, explore_attention, explore_mask, explore_softmax
 from geminiq.utils.live import explore_model, explore_reading
+from geminiq.utils.live_guessing import explore_guessing
 from geminiq.utils.live_inside import explore_cache, explore_stream
 from geminiq.utils.live_parts import explore_parts
 from geminiq.utils.live_text import explore_sampling, explore_tokens
@@ -156,6 +157,16 @@ def tap_a_size(page: Page) -> None:
     expect(page.get_by_role("combobox")).to_have_value("your own")
 
 
+def tap_letters(page: Page) -> None:
+    keys = page.get_by_role("group", name="letters to tap")
+    for letter in "xl":
+        keys.get_by_role("button", name=f"“{letter}”").tap()
+    expect(page.locator(".status")).to_contain_text("Right, at the 2nd guess.")
+    page.get_by_role("button", name="Tell me").tap()
+    keys.get_by_role("button", name="“q”").tap()
+    page.get_by_text("The letters in numbers").tap()
+
+
 THREE = ["the", "cat", "sat"]
 PICTURES = {
     "mask": (lambda: explore_mask(torch.ones(3, 3).tril().bool(), THREE), tap_a_row),
@@ -171,6 +182,7 @@ PICTURES = {
     "stream": (lambda: explore_stream(*course(), TEXT), tap_a_cell),
     "cache": (lambda: explore_cache(*course(), TEXT), tap_a_step),
     "parts": (lambda: explore_parts(*course(), TEXT), switch_off),
+    "guessing": (lambda: explore_guessing(*course()), tap_letters),
 }
 
 
