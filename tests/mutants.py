@@ -14,7 +14,9 @@ CALLS = {"amax": ("amin", "mean"), "max": ("min",), "sum": ("mean", "amax"), "ex
          "repeat_interleave": ("repeat",), "transpose": ("flip",), "masked_fill": ("masked_fill_",), "stack": ("cat",),
          "cat": ("stack",), "view": ("reshape",), "dropout": ("alpha_dropout",), "relu": ("abs", "sigmoid"),
          "silu": ("relu", "sigmoid"), "sigmoid": ("tanh", "relu"), "zeros_like": ("ones_like",), "square": ("abs", "exp"),
-         "mean": ("sum", "amax"), "rsqrt": ("sqrt", "reciprocal"), "triu": ("tril",)}
+         "mean": ("sum", "amax"), "rsqrt": ("sqrt", "reciprocal"), "triu": ("tril",),
+         "logsumexp": ("amax", "sum"), "log_softmax": ("softmax",), "logaddexp": ("maximum", "add"), "maximum": ("minimum",),
+         "full_like": ("zeros_like",)}
 NAMES = {"query": ("key", "value"), "key": ("value", "query"), "value": ("key", "query"), "n_queries": ("n_keys",),
          "n_keys": ("n_queries",), "B": ("T",), "T": ("B",), "E": ("D",), "H": ("E",), "weights": ("scores",),
          "n_prefix": ("n_positions",), "n_positions": ("n_prefix",), "keys": ("queries",), "queries": ("keys",),
@@ -25,7 +27,9 @@ NAMES = {"query": ("key", "value"), "key": ("value", "query"), "value": ("key", 
          "feed_forward_norm": ("attention_norm",), "h": ("x", "read"), "read": ("x",), "norm": ("layer",),
          "norm_weight": ("linear_weight",), "linear_weight": ("norm_weight",),
          "norm_1": ("norm_2",), "norm_2": ("norm_1", "norm"), "embedding": ("positions",), "positions": ("embedding",),
-         "V": ("D",), "D": ("V", "H"), "L": ("K",), "K": ("H",), "tied": ("K",), "period": ("T",)}
+         "V": ("D",), "D": ("V", "H"), "L": ("K",), "K": ("H",), "tied": ("K",), "period": ("T",),
+         "logits": ("targets",), "targets": ("logits",), "answer": ("tokens",), "tokens": ("answer",), "largest": ("here",),
+         "here": ("largest", "found"), "counts": ("picked",), "rows": ("asked",), "asked": ("targets",), "now": ("new",)}
 
 
 def mutants(source: str) -> Iterator[tuple[str, str]]:   # what was changed, and the changed source

@@ -742,6 +742,72 @@ def transformer_that_adds_in_place(tokens, weights):
 
 # ---- induction heads
 
+@right("rotate_piece")
+def piece_by_matrices(query, key, value, inv_freq, n_cached):
+    angles = torch.einsum("t,i->ti", torch.arange(n_cached, n_cached + query.shape[2]).to(inv_freq), inv_freq)
+    c, s = angles.cos(), angles.sin()
+    matrices = torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)                     # (T, E/2, 2, 2)
+
+    def turn(x): return torch.einsum("tirc,bhtci->bhtri", matrices, x.unflatten(-1, (2, -1))).flatten(-2)
+
+    return turn(query), turn(key), value
+
+
+@right("rotate_piece")
+def piece_step_by_step(query, key, value, inv_freq, n_cached):
+    half, c, s = len(inv_freq), inv_freq.cos(), inv_freq.sin()
+
+    def one_place_further(x):
+        return torch.cat([c * x[..., :half] - s * x[..., half:], s * x[..., :half] + c * x[..., half:]], -1)
+
+    both, out = torch.stack([query, key]), []
+    for t in range(query.shape[2]):
+        x = both[:, :, :, t]
+        for _ in range(n_cached + t):
+            x = one_place_further(x)
+        out.append(x)
+    return [*torch.stack(out, 3), value]
+
+
+@right("rotate_piece")
+def piece_by_powers(query, key, value, inv_freq, n_cached):
+    step = torch.polar(torch.ones_like(inv_freq), inv_freq)
+    factors = torch.stack([step ** (n_cached + t) for t in range(query.shape[2])])
+
+    def turn(x):
+        points = torch.view_as_complex(torch.stack(x.chunk(2, -1), -1)) * factors
+        return torch.view_as_real(points).transpose(-1, -2).flatten(-2)
+
+    return torch.stack([turn(query), turn(key), value])
+
+
+@right("rotate_piece")
+def piece_behind_an_empty_text(query, key, value, inv_freq, n_cached):
+    T = query.shape[2]
+    angles = torch.arange(n_cached + T)[:, None] * inv_freq
+    cos, sin = angles.cos().repeat(1, 2), angles.sin().repeat(1, 2)
+
+    def turn(x):
+        whole = F.pad(x, (0, 0, n_cached, 0))
+        moved = torch.cat([-whole[..., len(inv_freq):], whole[..., :len(inv_freq)]], -1)
+        return (whole * cos + moved * sin)[:, :, -T:]
+
+    yield turn(query)
+    yield turn(key)
+    yield value.detach().clone()
+
+
+@right("rotate_piece")
+def piece_turned_twice(query, key, value, inv_freq, n_cached):
+    def turn(x, angles):
+        a, b = x[..., :len(inv_freq)], x[..., len(inv_freq):]
+        return torch.cat([a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()], -1)
+
+    within = torch.arange(query.size(-2)).outer(inv_freq)
+    return {"query": turn(turn(query, within), n_cached * inv_freq), "key": turn(turn(key, within), n_cached * inv_freq),
+            "value": value}.values()
+
+
 @right("slopes")
 def slopes_by_powers_of_a_ratio(n_heads):
     n = 2 ** math.floor(math.log2(n_heads))
@@ -797,3 +863,253 @@ def score_of_a_view(weights, period):
     T = weights.shape[-1]
     offsets = torch.arange(period, T) * T + torch.arange(1, T - period + 1)
     return weights.flatten(1)[:, offsets].mean(-1)
+
+
+# ---- losses
+
+@right("cross_entropy")
+def loss_by_nll(logits, targets):
+    n = torch.count_nonzero(targets + 100)
+    return F.nll_loss(logits.log_softmax(dim=1), targets, reduction="sum") / torch.clamp(n, min=1)
+
+
+@right("cross_entropy")
+def loss_of_pytorch_where_possible(logits, targets):
+    if (targets == -100).all():
+        return torch.tensor(0.0)
+    return F.cross_entropy(logits, targets, ignore_index=-100)
+
+
+@right("cross_entropy")
+def loss_by_one_hot(logits, targets):
+    asked = targets != -100
+    one_hot = F.one_hot(torch.where(asked, targets, 0), logits.shape[-1]).bool()
+    logs = torch.log_softmax(logits, -1)[one_hot]
+    return -(logs * asked.to(logs.dtype)).sum() / asked.sum().clamp(min=1)
+
+
+@right("cross_entropy")
+def loss_by_einsum(logits, targets):
+    asked = (targets != -100).to(logits)
+    came = F.one_hot(targets.clamp(min=0), logits.shape[-1]).to(logits)
+    logs = logits - torch.logsumexp(logits, -1, keepdim=True)
+    return torch.einsum("nv,nv,n->", logs, came, asked).neg() / asked.sum().clamp(min=1)
+
+
+@right("cross_entropy")
+def loss_in_a_loop_of_its_own(logits, targets):
+    losses = []
+    for scores, target in zip(logits.unbind(0), targets.tolist(), strict=True):
+        if target < 0:
+            continue
+        largest = max(scores.tolist())
+        losses.append(math.nan if math.isnan(largest) else largest + (scores - largest).exp().sum().log() - scores[target])
+    return torch.stack(losses).mean() if losses else logits.new_tensor(0.0)
+
+
+@right("cross_entropy")
+def loss_in_double(logits, targets):
+    wide = logits.double().clone()
+    wide -= wide.max(dim=-1, keepdim=True).values     # in place, on its own copy
+    kept = targets >= 0
+    found = wide.exp().sum(-1).log() - wide.take_along_dim(targets.clamp(min=0).unsqueeze(-1), -1).squeeze(-1)
+    return torch.nan_to_num(found[kept].mean())
+
+
+right("cross_entropy")(lambda logits, targets: nn.CrossEntropyLoss(reduction="none")(logits, targets).sum()
+                       / max(1, sum(target != -100 for target in targets.tolist())))
+
+
+# ---- what is asked
+
+right("make_targets")(lambda tokens, answer: F.pad(torch.where(answer, tokens, -100), (0, 1), value=-100)[:, 1:])
+right("make_targets")(lambda tokens, answer: torch.stack([
+    torch.cat([torch.where(said[1:], text[1:], -100), text.new_tensor([-100])]) for text, said
+    in zip(tokens, answer, strict=True)]))
+
+
+@right("make_targets")
+def targets_by_arithmetic(tokens, answer):
+    hidden = tokens * answer - 100 * (~answer).long()
+    return torch.column_stack((hidden[:, 1:], torch.full((len(tokens),), -100)))
+
+
+@right("make_targets")
+def targets_of_lists(tokens, answer):
+    found = []
+    for text, said in zip(tokens.tolist(), answer.tolist(), strict=True):
+        found.append([token if counts else -100 for token, counts in what_follows(text, said)] + [-100])
+    return torch.tensor(found)
+
+
+def what_follows(text, said):
+    return list(zip(text, said, strict=True))[1:]
+
+
+@right("make_targets")
+def targets_by_an_index(tokens, answer):
+    text, place = answer.nonzero(as_tuple=True)
+    text, place = text[place > 0], place[place > 0]
+    targets = torch.empty_like(tokens).fill_(-100)
+    targets[text, place - 1] = tokens[text, place]
+    return targets
+
+
+@right("make_targets")
+def targets_by_gathering(tokens, answer):
+    following = torch.arange(1, tokens.shape[1] + 1).clamp(max=tokens.shape[1] - 1)
+    targets = tokens.index_select(1, following)
+    targets[~answer.index_select(1, following)] = -100
+    targets[:, -1] = -100
+    return targets
+
+
+@right("make_targets")
+def targets_on_a_copy(tokens, answer):
+    targets, hidden = tokens.clone(), answer.clone()
+    targets[:, :-1], hidden[:, :-1] = tokens[:, 1:], answer[:, 1:]
+    hidden[:, -1] = False
+    return targets.masked_fill_(hidden.logical_not_(), -100)
+
+
+# ---- gradients by a formula
+
+@right("gradient")
+def gradient_by_scattering(logits, targets):
+    asked = (targets != -100).unsqueeze(1)
+    rows = torch.softmax(logits, dim=-1)
+    ones = torch.ones_like(rows[:, :1])
+    rows = rows.scatter_add(1, targets.clamp(min=0).unsqueeze(1), -ones)
+    return torch.where(asked, rows, 0) / asked.sum().clamp(min=1)
+
+
+@right("gradient")
+def gradient_of_logarithms(logits, targets):
+    asked = targets.ne(-100)
+    came = torch.arange(logits.shape[1])[None] == targets[:, None]
+    rows = (logits - logits.logsumexp(1, True)).exp() - came.to(logits.dtype)
+    rows[~asked] = 0
+    return rows.div_(max(int(asked.sum()), 1))
+
+
+@right("gradient")
+def gradient_through_the_softmax(logits, targets):
+    p, asked = logits.softmax(-1), (targets != -100).to(logits)
+    came = F.one_hot(targets.clamp(min=0), logits.shape[-1]).to(logits)
+    jacobian = torch.diag_embed(torch.ones_like(p)) - p[:, None, :]        # of the logarithms
+    return -torch.einsum("nv,nvw,n->nw", came, jacobian, asked) / asked.sum().clamp(min=1)
+
+
+@right("gradient")
+def gradient_with_backward(logits, targets):
+    leaf = logits.detach().clone().requires_grad_(True)
+    losses = F.cross_entropy(leaf, targets, reduction="none", ignore_index=-100)
+    (losses.sum() / max((targets != -100).sum().item(), 1)).backward()
+    return leaf.grad
+
+
+@right("gradient")
+def gradient_by_functional_autograd(logits, targets):
+    def loss(z): return F.cross_entropy(z, targets, reduction="sum") / (targets != -100).sum().clamp(min=1)
+    return torch.func.grad(loss)(logits)
+
+
+@right("gradient")
+def gradient_number_by_number(logits, targets):
+    asked = [t for t, target in enumerate(targets.tolist()) if target != -100]
+    rows = [[0.0] * logits.shape[1] for _ in targets]
+    for t in asked:
+        powers = (logits[t] - logits[t].max()).exp().tolist()
+        rows[t] = [(power / sum(powers) - (v == targets[t].item())) / len(asked) for v, power in enumerate(powers)]
+    return torch.tensor(rows, dtype=logits.dtype)
+
+
+# ---- pieces of a vocabulary
+
+right("log_sum_exp")(lambda pieces: reduce(torch.logaddexp, (piece.logsumexp(-1) for piece in pieces)))
+right("log_sum_exp")(lambda pieces: torch.logsumexp(torch.stack([torch.logsumexp(piece, 1) for piece in pieces]), 0))
+
+
+@right("log_sum_exp")
+def pieces_as_in_flash_attention(pieces):
+    m, total = torch.tensor(-math.inf), torch.tensor(0.0)
+    for piece in pieces:
+        new = torch.maximum(m, piece.max(dim=-1).values)
+        seen = torch.where(new.isinf(), torch.zeros_like(new), new)
+        total = total * torch.exp(m - seen) + torch.exp(piece - seen.unsqueeze(-1)).sum(dim=-1)
+        m = new
+    return torch.log(total) + m
+
+
+@right("log_sum_exp")
+def pieces_with_sums_in_double(pieces):
+    found = None
+    for piece in pieces:
+        here = piece.double().logsumexp(-1)
+        found = here if found is None else torch.logaddexp(found, here)
+    return found
+
+
+@right("log_sum_exp")
+def pieces_column_by_column(pieces):
+    found = -math.inf
+    for piece in pieces:
+        for column in piece.unbind(-1):
+            found = torch.logaddexp(torch.as_tensor(found, dtype=column.dtype), column)
+    return found
+
+
+@right("log_sum_exp")
+def pieces_taken_with_next(pieces):
+    pieces, found = iter(pieces), []
+    while (piece := next(pieces, None)) is not None:
+        largest = piece.amax(-1, keepdim=True).nan_to_num(neginf=0.0)
+        found.append(((piece - largest).exp_().sum(-1, keepdim=True).log_() + largest)[:, 0])
+    return torch.stack(found, -1).logsumexp(-1)
+
+
+@right("log_sum_exp")
+def pieces_place_by_place(pieces):
+    found = None
+    for piece in pieces:
+        here = [row.logsumexp(0) for row in piece]
+        found = here if found is None else [torch.logaddexp(a, b) for a, b in zip(found, here, strict=True)]
+    return torch.stack(found)
+
+
+@right("log_sum_exp")
+def pieces_by_softplus(pieces):
+    found = None
+    for i, piece in enumerate(pieces):
+        here = torch.logsumexp(piece, dim=-1)
+        if i == 0:
+            found = here
+        else:
+            low, high = torch.minimum(found, here), torch.maximum(found, here)
+            found = high + torch.log1p(torch.where(low == -math.inf, 0.0, (low - high).exp()))
+    return found
+
+
+@right("log_sum_exp")
+def pieces_two_at_hand(pieces):
+    previous, found = None, None
+    for piece in pieces:
+        if previous is not None:
+            here = previous.logsumexp(-1)
+            found = here if found is None else found.logaddexp(here)
+        previous = piece
+    last = previous.logsumexp(-1)
+    return last if found is None else torch.logaddexp(found, last)
+
+
+@right("log_sum_exp")
+def pieces_recursively(pieces):
+    def rest(pieces, found):
+        try:
+            piece = next(pieces)
+        except StopIteration:
+            return found
+        found = torch.logaddexp(found, piece.logsumexp(-1))
+        del piece
+        return rest(pieces, found)
+    return rest(iter(pieces), torch.tensor(-math.inf))

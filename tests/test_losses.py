@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from math import log
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,7 @@ def test_nothing_asked_costs_nothing() -> None:
     logits, nothing = torch.randn(3, 5, generator=make_generator(0)), torch.full((3,), IGNORE_INDEX)
     assert cross_entropy_loss(logits, nothing) == focal_loss(logits, nothing) == 0
     assert cross_entropy_loss(logits, nothing, weight=torch.ones(5)) == 0
+    assert chunked_cross_entropy_loss(logits, torch.ones(7, 5), nothing) == 0
 
 
 def test_the_optimizer_takes_its_epsilon() -> None:
@@ -192,3 +194,15 @@ def test_what_is_certain_has_a_finite_slope(gamma: float) -> None:
     logits = torch.tensor([[200.0, 0.0], [0.0, 200.0], [1.0, 0.0]], requires_grad=True)
     slope, = torch.autograd.grad(focal_loss(logits, torch.tensor([0, 0, 1]), gamma), logits)
     assert slope.isfinite().all() and not slope[0].any() and slope[1:].abs().min() > 0.1
+
+
+def test_sixteen_bits_are_summed_in_thirty_two() -> None:
+    loss = cross_entropy_loss(torch.zeros(1, 32000, dtype=torch.bfloat16), torch.tensor([0]))
+    assert loss.dtype == torch.float32 and abs(loss - log(32000)) < 1e-5
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"logits \(2, 3, 5\) do not fit targets \(2, 4\)"):
+        cross_entropy_loss(torch.zeros(2, 3, 5), torch.zeros(2, 4))
+    with pytest.raises(ValueError, match=r"features \(2, 3, 5\), weight \(7, 4\) and targets \(2, 3\) do not fit"):
+        chunked_cross_entropy_loss(torch.zeros(2, 3, 5), torch.zeros(7, 4), torch.zeros(2, 3, dtype=torch.long))

@@ -14,13 +14,13 @@ from torch import nn, tensor
 from torch.nn import functional as F
 
 import geminiq.course.exercises as exercises
-from geminiq.course import attention, embeddings, feedforward, tokenizer, transformer, transformer_block
+from geminiq.course import attention, embeddings, feedforward, losses, tokenizer, transformer, transformer_block
 from geminiq.course.exercises import Museum, complaint, expect, progress, read_progress
 from mutants import mutants
 from right_styles import RIGHT as STYLES
 from wrong_solutions import WRONG, Wrong
 
-ROOMS = [room.museum for room in (attention, embeddings, feedforward, tokenizer, transformer_block, transformer)]
+ROOMS = [room.museum for room in (attention, embeddings, feedforward, losses, tokenizer, transformer_block, transformer)]
 MUSEUM = {exercise: room for room in ROOMS for exercise in room.tests}
 LOCATED = re.compile(r"should (be|have|give)|stops with|your code|moves|no gradient|is only lent|no linear layer|is a layer from")
 RIGHT = re.split(r"^# (\w+): .*\n", (Path(__file__).parent / "data" / "right_solutions.txt").read_text(), flags=re.M)[1:]
@@ -61,6 +61,10 @@ def behaviour(exercise: str, solution: Callable) -> list:
     if exercise == "rotate":
         angles = [torch.rand(t, e // 2) * 7 for t, e in ((1, 4), (6, 10))]
         return [solution(torch.randn(3, 2, 1, 4), angles[0]), solution(torch.randn(1, 5, 6, 10), angles[1])]
+    if exercise == "rotate_piece":
+        pieces = (3, 2, 4, 10, 9), (1, 5, 1, 4, 0), (2, 3, 7, 8, 7), (4, 2, 1, 6, 100)
+        return [part for *sizes, n_cached in pieces
+                for part in solution(*(torch.randn(sizes) for _ in range(3)), torch.rand(sizes[-1] // 2), n_cached)]
     if exercise == "slopes":
         return [solution(n_heads) for n_heads in (48, 50, 61, 100, 128)]
     if exercise == "to_halves":
@@ -83,6 +87,22 @@ def behaviour(exercise: str, solution: Callable) -> list:
             return [solution(torch.randn(*shape), *parts(shape[-1])) for shape in ((3, 5, 7), (4, 6))]
     if exercise == "fold_norm":
         return [solution(torch.randn(D), torch.randn(n_out, D)) for n_out, D in ((4, 9), (8, 3), (5, 5))]
+    if exercise in ("cross_entropy", "gradient"):
+        found = []
+        for N, V, factor, asked in ((6, 9, 1, 0.5), (5, 150, 3, 0.8), (8, 2, 3000, 0.7), (3, 4, 1, 0.0), (1, 6, 1, 1.0)):
+            targets = torch.randint(V, (N,)).where(torch.rand(N) < asked, -100)
+            logits = factor * torch.randn(N, V)
+            found.append(solution(logits.double() if asked else logits, targets))
+        return found
+    if exercise == "make_targets":
+        return [solution(torch.randint(9, (B, T)), torch.rand(B, T) < 0.5) for B, T in ((1, 1), (2, 11), (7, 3), (3, 3))]
+    if exercise == "log_sum_exp":
+        found = []
+        for N, widths, factor, kept in ((4, (3, 9, 2), 1, 0.7), (1, (1, 1, 1, 1, 1), 4000, 1.0), (6, (2, 2, 2), 1, 0.3),
+                                        (2, (8,), 9, 1.0)):
+            pieces = [(factor * torch.randn(N, width)).where(torch.rand(N, width) < kept, -torch.inf) for width in widths]
+            found.append(solution(piece.double() for piece in pieces))
+        return found
     if exercise == "count_parameters":
         models = (17, 10, 3, 5, 1, 6, True), (19, 12, 4, 6, 2, 50, False), (23, 8, 1, 4, 4, 9, False)
         return [solution(*sizes) for sizes in models]

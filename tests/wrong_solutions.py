@@ -939,6 +939,128 @@ def rotate_by_twice_the_angle(x, angles):
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 
+def turned(x, angles):
+    half = x.shape[-1] // 2
+    points = torch.complex(x[..., :half], x[..., half:]) * torch.polar(torch.ones_like(angles), angles)
+    return torch.cat([points.real, points.imag], dim=-1)
+
+
+@wrong("rotate_piece", "turn the values")
+def piece_all_three_alike(query, key, value, inv_freq, n_cached):
+    angles = torch.outer(torch.arange(n_cached, n_cached + query.size(2)).to(inv_freq), inv_freq)
+    return tuple(turned(x, angles) for x in (query, key, value))
+
+
+@wrong("rotate_piece", "begin at 0 again")
+def piece_table_cut_in_front(query, key, value, inv_freq, n_cached):
+    table = torch.arange(n_cached + query.shape[-2]).view(-1, 1) * inv_freq
+    angles = table[:query.shape[-2]]
+    return turned(query, angles), turned(key, angles), value
+
+
+@wrong("rotate_piece", "two things. First, your places begin at 0 again")
+def piece_as_a_text_of_its_own(query, key, value, inv_freq, n_cached):
+    angles = torch.einsum("t,i->ti", torch.arange(query.shape[2]) * 1.0, inv_freq)
+    return [turned(x, angles) for x in (query, key, value)]
+
+
+@wrong("rotate_piece", "only queries are turned")
+def piece_keys_as_in_the_cache(query, key, value, inv_freq, n_cached):
+    new = query.clone()
+    for t in range(query.shape[2]):
+        new[:, :, t:t + 1] = turned(query[:, :, t:t + 1], (n_cached + t) * inv_freq[None])
+    return new, key, value
+
+
+@wrong("rotate_piece", "only keys are turned")
+def piece_distance_in_the_keys(query, key, value, inv_freq, n_cached):
+    steps = [turned(k, (n_cached + t) * inv_freq) for t, k in enumerate(key.unbind(2))]
+    return query, torch.stack(steps, 2), value
+
+
+@wrong("rotate_piece", "all new tokens stand at place n_cached")
+def piece_by_what_is_cached(query, key, value, inv_freq, n_cached):
+    angles = (n_cached * inv_freq)[None, None, None]
+    return turned(query, angles), turned(key, angles), value
+
+
+@wrong("rotate_piece", "you count from 1")
+def piece_by_running_sums(query, key, value, inv_freq, n_cached):
+    angles = inv_freq.expand(query.shape[2], -1).cumsum(0) + n_cached * inv_freq
+    return turned(query, angles), turned(key, angles), value
+
+
+@wrong("rotate_piece", "stands at n_cached − 1")
+def piece_from_the_last_one_on(query, key, value, inv_freq, n_cached):
+    last = n_cached - 1
+    angles = torch.linspace(last, last + query.shape[2] - 1, query.shape[2])[:, None].to(inv_freq) * inv_freq
+    return turned(query, angles), turned(key, angles), value
+
+
+@wrong("rotate_piece", "those of the cached tokens")
+def piece_of_as_many_as_are_cached(query, key, value, inv_freq, n_cached):
+    angles = torch.stack([t * inv_freq for t in range(n_cached)])
+    return turned(query, angles), turned(key, angles), value
+
+
+@wrong("rotate_piece", "by the last place")
+def piece_with_one_query_in_mind(query, key, value, inv_freq, n_cached):
+    angles = torch.arange(n_cached, n_cached + key.shape[2])[:, None] * inv_freq
+    return turned(query, angles[-1]), turned(key, angles), value
+
+
+@wrong("rotate_piece", "no place is in your angle")
+def piece_without_places(query, key, value, inv_freq, n_cached):
+    return turned(query, inv_freq.view(1, 1, 1, -1)), turned(key, inv_freq.view(1, 1, 1, -1)), value
+
+
+@wrong("rotate_piece", "keys turn the other way round, queries do not")
+def piece_conjugated_key(query, key, value, inv_freq, n_cached):
+    angles = (torch.arange(query.shape[2]) + n_cached)[:, None] * inv_freq
+    half = len(inv_freq)
+    points = torch.complex(key[..., :half], key[..., half:]) * torch.polar(torch.ones_like(angles), angles).conj()
+    return turned(query, angles), torch.cat([points.real, points.imag], -1), value
+
+
+@wrong("rotate_piece", "you count texts")
+def piece_of_the_first_dimension(query, key, value, inv_freq, n_cached):
+    angles = torch.arange(n_cached, n_cached + len(query)).unsqueeze(-1) * inv_freq
+    return turned(query, angles), turned(key, angles), value
+
+
+@wrong("rotate_piece", "add n_cached to the angle")
+def piece_with_an_offset(query, key, value, inv_freq, n_cached):
+    angles = torch.arange(query.shape[2])[:, None] * inv_freq
+    return turned(query, n_cached + angles), turned(key, n_cached + angles), value
+
+
+@wrong("rotate_piece", "only lent")
+def piece_written_into_what_is_lent(query, key, value, inv_freq, n_cached):
+    angles = torch.arange(n_cached, n_cached + query.shape[2])[:, None] * inv_freq
+    half = len(inv_freq)
+    for x in (query, key):
+        a, b = x[..., :half].clone(), x[..., half:].clone()
+        x[..., :half], x[..., half:] = a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()
+    return query, key, value
+
+
+@wrong("rotate_piece", "three tensors")
+def piece_query_alone(query, key, value, inv_freq, n_cached):
+    return turned(query, torch.arange(n_cached, n_cached + query.shape[2])[:, None] * inv_freq)
+
+
+@wrong("rotate_piece")
+def piece_of_scaled_queries(query, key, value, inv_freq, n_cached):
+    angles = torch.arange(n_cached, n_cached + query.shape[2])[:, None] * inv_freq
+    return turned(query, angles) / query.shape[-1] ** 0.5, turned(key, angles), value
+
+
+@wrong("rotate_piece")
+def piece_in_a_short_table(query, key, value, inv_freq, n_cached):
+    angles = (torch.arange(128)[:, None] * inv_freq)[n_cached:n_cached + query.shape[2]]
+    return turned(query, angles), turned(key, angles), value
+
+
 @wrong("to_halves", "back instead of there")
 def halves_undone(weight, n_heads):
     heads = weight.unflatten(0, (n_heads, -1))
@@ -1935,3 +2057,561 @@ def score_prints(weights, period):
 @wrong("induction_score")
 def score_squared(weights, period):
     return weights[:, period:].diagonal(1, 1, 2).square().mean(1)
+
+
+# ---- the loss
+
+@wrong("cross_entropy", "in bits")
+def loss_log2(logits, targets):
+    asked = targets != -100
+    p = F.softmax(logits[asked], dim=1)[range(int(asked.sum())), targets[asked]]
+    return -torch.log2(p).mean()
+
+
+@wrong("cross_entropy", "the minus is missing")
+def loss_log_likelihood(logits, targets):
+    n = (targets >= 0).sum().clamp(min=1)
+    return -F.cross_entropy(logits, targets, reduction="sum") / n
+
+
+@wrong("cross_entropy", "0 by 0")
+def loss_plain_pytorch(logits, targets):
+    return F.cross_entropy(logits, targets)
+
+
+@wrong("cross_entropy", "softmax is taken twice")
+def loss_softmax_before_cross_entropy(logits, targets):
+    return F.cross_entropy(logits.softmax(dim=-1), targets, reduction="sum") / max(1, int((targets != -100).sum()))
+
+
+@wrong("cross_entropy", "wants `log_softmax`")
+def loss_nll_of_softmax(logits, targets):
+    return F.nll_loss(torch.softmax(logits, 1), targets, reduction="sum") / max(1, len(targets[targets != -100]))
+
+
+@wrong("cross_entropy", "the raw score")
+def loss_nll_of_logits(logits, targets):
+    return F.nll_loss(logits, targets, reduction="sum") / (targets > -1).sum().clamp(min=1)
+
+
+@wrong("cross_entropy", "add the losses up")
+def loss_total(logits, targets):
+    return F.cross_entropy(logits, targets, reduction="sum")
+
+
+@wrong("cross_entropy", "the number of all places")
+def loss_over_len(logits, targets):
+    total = 0.0
+    for z, y in zip(logits, targets, strict=True):
+        if y != -100:
+            total = total + torch.logsumexp(z, 0) - z[y]
+    return torch.as_tensor(total) / len(targets)
+
+
+@wrong("cross_entropy", "as if token 0 were right")
+def loss_padding_is_zero(logits, targets):
+    return F.cross_entropy(logits, torch.where(targets < 0, 0, targets))
+
+
+@wrong("cross_entropy", "∞ by ∞")
+def loss_softmax_by_hand(logits, targets):
+    asked = targets != -100
+    e = torch.exp(logits)
+    p = (e / torch.sum(e, dim=1, keepdim=True))[torch.arange(len(targets)), targets.clamp(min=0)]
+    losses = -torch.log(p)
+    return torch.sum(losses[asked]) / max(1, torch.sum(asked).item())
+
+
+@wrong("cross_entropy", "Σ eᶻ overflows")
+def loss_log_of_sum(logits, targets):
+    asked = (targets != -100).nonzero()[:, 0]
+    losses = [torch.log(torch.exp(logits[t]).sum()) - logits[t, targets[t]] for t in asked]
+    return sum(losses, torch.tensor(0.0)) / max(1, len(losses))
+
+
+@wrong("cross_entropy", "ln 0 is −∞")
+def loss_log_of_softmax(logits, targets):
+    kept = targets.ne(-100)
+    p = logits.softmax(-1).gather(1, targets.masked_fill(~kept, 0).unsqueeze(1)).squeeze(1)
+    return -(p.log().masked_fill(~kept, 0.0)).sum() / kept.sum().clamp(min=1)
+
+
+@wrong("cross_entropy", "stops at")
+def loss_with_epsilon(logits, targets):
+    kept = targets.ne(-100)
+    p = logits.softmax(-1).gather(1, targets.masked_fill(~kept, 0).unsqueeze(1)).squeeze(1)
+    return -((p + 1e-12).log().masked_fill(~kept, 0.0)).sum() / kept.sum().clamp(min=1)
+
+
+@wrong("cross_entropy", "the whole table")
+def loss_one_max(logits, targets):
+    z = logits - torch.max(logits)
+    kept = targets.ne(-100)
+    picked = z.gather(1, targets.masked_fill(~kept, 0)[:, None])[:, 0]
+    return ((z.exp().sum(1).log() - picked) * kept).sum() / max(1, int(kept.sum())) if kept.any() else z.sum() * 0
+
+
+@wrong("cross_entropy", "the logarithm of the mean")
+def loss_of_mean_probability(logits, targets):
+    asked = targets != -100
+    if not asked.any():
+        return torch.zeros(())
+    p = logits[asked].softmax(-1).gather(1, targets[asked][:, None])
+    return -p.mean().log()
+
+
+@wrong("cross_entropy", "the likeliest token")
+def loss_of_the_prediction(logits, targets):
+    asked = targets != -100
+    return F.cross_entropy(logits[asked], logits[asked].argmax(-1), reduction="sum") / asked.sum().clamp(min=1)
+
+
+@wrong("cross_entropy", "every target in every row")
+def loss_pairs(logits, targets):
+    asked = targets != -100
+    if asked.sum() == 0:
+        return torch.tensor(0.0)
+    return -torch.log_softmax(logits[asked], -1)[:, targets[asked]].mean()
+
+
+@wrong("cross_entropy", "over the places")
+def loss_dim_zero(logits, targets):
+    return F.nll_loss(torch.log_softmax(logits, dim=0), targets, reduction="sum") / (targets != -100).sum().clamp(min=1)
+
+
+@wrong("cross_entropy", "out of bounds")
+def loss_gathers_minus_100(logits, targets):
+    losses = -logits.log_softmax(1).gather(1, targets[:, None])[:, 0]
+    return losses[targets != -100].mean()
+
+
+@wrong("cross_entropy", "non-negative")
+def loss_one_hot_of_minus_100(logits, targets):
+    losses = -(F.one_hot(targets, logits.shape[1]) * logits.log_softmax(1)).sum(1)
+    return losses[targets != -100].mean()
+
+
+@wrong("cross_entropy", "changes `targets`")
+def loss_writes_zeros(logits, targets):
+    asked = targets != -100
+    targets[~asked] = 0
+    losses = F.cross_entropy(logits, targets, reduction="none")
+    return (losses * asked).sum() / asked.sum().clamp(min=1)
+
+
+@wrong("cross_entropy", "of type float")
+def loss_as_float(logits, targets):
+    return float(loss_total(logits, targets)) / max(1, int((targets != -100).sum()))
+
+
+@wrong("cross_entropy", "two things")
+def loss_bits_added_up(logits, targets):
+    return F.cross_entropy(logits, targets, reduction="sum") / math.log(2)
+
+
+@wrong("cross_entropy", "16 bits")
+def loss_half(logits, targets):
+    return F.cross_entropy(logits.to(torch.bfloat16), targets, reduction="sum") / (targets != -100).sum().clamp(min=1)
+
+
+@wrong("cross_entropy")
+def loss_of_rounded_scores(logits, targets):
+    return F.cross_entropy(logits.bfloat16().float(), targets, reduction="sum") / (targets != -100).sum().clamp(min=1)
+
+
+@wrong("cross_entropy")
+def loss_smoothed(logits, targets):
+    return F.cross_entropy(logits, targets, reduction="sum", label_smoothing=0.1) / (targets != -100).sum().clamp(min=1)
+
+
+@wrong("cross_entropy")
+def loss_focal(logits, targets):
+    losses = F.cross_entropy(logits, targets, reduction="none")
+    return ((1 - (-losses).exp()) ** 2 * losses).sum() / (targets != -100).sum().clamp(min=1)
+
+
+@wrong("cross_entropy")
+def loss_of_a_warm_model(logits, targets):
+    return F.cross_entropy(logits / 2, targets, reduction="sum") / (targets != -100).sum().clamp(min=1)
+
+
+# ---- targets
+
+@wrong("make_targets", "nothing is shifted")
+def targets_where_answer(tokens, answer):
+    targets = tokens.clone()
+    targets[answer.logical_not()] = -100
+    return targets
+
+
+@wrong("make_targets", "you look whether the token at place t")
+def targets_mask_of_now(tokens, answer):
+    targets = torch.full_like(tokens, -100)
+    for b, t in answer.nonzero():
+        if t + 1 < tokens.shape[1]:
+            targets[b, t] = tokens[b, t + 1]
+    return targets
+
+
+@wrong("make_targets", "you shift the wrong way")
+def targets_rolled_to_the_right(tokens, answer):
+    hidden = tokens.masked_fill(~answer, -100)
+    targets = torch.roll(hidden, 1, 1)
+    targets[:, 0] = -100
+    return targets
+
+
+@wrong("make_targets", "`roll` puts the first token")
+def targets_rolled(tokens, answer):
+    return torch.where(torch.roll(answer, -1, 1), torch.roll(tokens, -1, 1), -100)
+
+
+@wrong("make_targets", "run into each other")
+def targets_rolled_without_a_dimension(tokens, answer):
+    targets = torch.where(answer, tokens, -100).roll(-1)
+    targets[-1, -1] = -100
+    return targets
+
+
+@wrong("make_targets", "T − 1 places")
+def targets_cut(tokens, answer):
+    return tokens[..., 1:].masked_fill(~answer[..., 1:], -100)
+
+
+@wrong("make_targets", "you put 0, which is a token")
+def targets_multiplied(tokens, answer):
+    targets = torch.zeros_like(tokens)
+    targets[:, :-1] = (tokens * answer)[:, 1:]
+    targets[:, -1] = -100
+    return targets
+
+
+@wrong("make_targets", "everything is asked")
+def targets_of_a_story(tokens, answer):
+    last = tokens.new_full((tokens.shape[0], 1), -100)
+    return torch.hstack([tokens[:, 1:], last])
+
+
+@wrong("make_targets", "you ask the questions")
+def targets_the_other_way(tokens, answer):
+    targets = torch.where(answer, -100, tokens)
+    return F.pad(targets[:, 1:], (0, 1), value=-100)
+
+
+@wrong("make_targets", "you hide token 0")
+def targets_zero_is_nothing(tokens, answer):
+    hidden = tokens * answer
+    hidden[hidden == 0] = -100
+    return F.pad(hidden[:, 1:], (0, 1), value=-100)
+
+
+@wrong("make_targets", "its own token is left")
+def targets_written_into_a_copy(tokens, answer):
+    targets = tokens.clone()
+    targets[:, :-1] = torch.where(answer[:, 1:], tokens[:, 1:], -100)
+    return targets
+
+
+@wrong("make_targets", "changes `tokens`")
+def targets_written_into_tokens(tokens, answer):
+    tokens[:, :-1] = torch.where(answer[:, 1:], tokens[:, 1:], -100)
+    tokens[:, -1] = -100
+    return tokens
+
+
+@wrong("make_targets", "your targets are torch.float32")
+def targets_not_a_number(tokens, answer):
+    shown = torch.where(answer, tokens, torch.nan)
+    return F.pad(shown[:, 1:], (0, 1), value=torch.nan).nan_to_num(-100.0)
+
+
+@wrong("make_targets", "two things")
+def targets_inverted_and_zero(tokens, answer):
+    return torch.cat([tokens[:, 1:] * ~answer[:, 1:], torch.full((len(tokens), 1), -100)], 1)
+
+
+@wrong("make_targets")
+def targets_of_the_first_text(tokens, answer):
+    return F.pad(torch.where(answer[:1, 1:], tokens[:, 1:], -100), (0, 1), value=-100)
+
+
+@wrong("make_targets", "the last token of an answer")
+def targets_without_the_end_of_answers(tokens, answer):
+    ends = answer & ~F.pad(answer[:, 1:], (0, 1))
+    return F.pad(torch.where(answer & ~ends, tokens, -100)[:, 1:], (0, 1), value=-100)
+
+
+# ---- the gradient
+
+@wrong("gradient", "divide by how many targets count")
+def gradient_of_a_sum(logits, targets):
+    rows = torch.zeros_like(logits)
+    for t, y in enumerate(targets):
+        if y >= 0:
+            rows[t] = logits[t].softmax(0)
+            rows[t, y] -= 1
+    return rows
+
+
+@wrong("gradient", "all places")
+def gradient_over_len(logits, targets):
+    return gradient_of_a_sum(logits, targets) / targets.numel()
+
+
+@wrong("gradient", "the sign is wrong")
+def gradient_as_a_step(logits, targets):
+    return -gradient_of_a_sum(logits, targets) / max(1, int((targets != -100).sum()))
+
+
+@wrong("gradient", "only the right token has a gradient")
+def gradient_sparse(logits, targets):
+    rows, n = torch.zeros_like(logits), (targets >= 0).sum().clamp(min=1)
+    asked = (targets >= 0).nonzero()[:, 0]
+    rows[asked, targets[asked]] = (logits.softmax(-1)[asked, targets[asked]] - 1) / n
+    return rows
+
+
+@wrong("gradient", "with respect to the probability")
+def gradient_of_minus_log(logits, targets):
+    rows, n = torch.zeros_like(logits), (targets >= 0).sum().clamp(min=1)
+    for t in range(len(targets)):
+        if targets[t] >= 0:
+            rows[t, targets[t]] = -1 / logits[t].softmax(-1)[targets[t]] / n
+    return rows
+
+
+@wrong("gradient", "as if token 0 were right")
+def gradient_with_padding(logits, targets):
+    p = torch.softmax(logits, dim=1)
+    p[torch.arange(len(targets)), targets.clamp(0)] -= 1
+    return p / (targets != -100).sum().clamp(min=1)
+
+
+@wrong("gradient", "∞/∞ is NaN")
+def gradient_naive(logits, targets):
+    e = logits.exp()
+    asked = (targets != -100)[:, None]
+    rows = e / e.sum(1)[:, None] - F.one_hot(targets.where(targets >= 0, 0), logits.size(1))
+    return rows * asked / max(1, int(asked.sum()))
+
+
+@wrong("gradient", "0 by 0")
+def gradient_mean_of_nothing(logits, targets):
+    return gradient_of_a_sum(logits, targets) / (targets != -100).sum()
+
+
+@wrong("gradient", "over the places")
+def gradient_dim_zero(logits, targets):
+    asked = targets != -100
+    rows = F.softmax(logits, 0) - F.one_hot(targets * asked, logits.shape[-1])
+    return rows * asked[:, None] / asked.sum().clamp(min=1)
+
+
+@wrong("gradient", "no factor 2")
+def gradient_factor_2(logits, targets):
+    return 2 * gradient_of_a_sum(logits, targets) / max(1, int((targets != -100).sum()))
+
+
+@wrong("gradient", "the 1 at the right token is not subtracted")
+def gradient_forgot_the_one(logits, targets):
+    asked = targets != -100
+    return logits.softmax(-1) * asked[:, None] / asked.sum().clamp(min=1)
+
+
+@wrong("gradient", "a squared distance between")
+def gradient_of_mse(logits, targets):
+    z = logits.clone().requires_grad_()
+    asked = targets != -100
+    with torch.enable_grad():
+        away = (z.softmax(-1) - F.one_hot(targets.clamp(min=0), z.shape[1])) ** 2
+        loss = away[asked].sum() / asked.sum().clamp(min=1)
+    return torch.autograd.grad(loss, z)[0]
+
+
+@wrong("gradient", "two things")
+def gradient_up_and_not_shared(logits, targets):
+    return -gradient_of_a_sum(logits, targets)
+
+
+@wrong("gradient", "make torch.float32")
+def gradient_in_a_new_table(logits, targets):
+    rows = torch.zeros(logits.shape)
+    rows[:] = gradient_of_a_sum(logits, targets) / max(1, int((targets != -100).sum()))
+    return rows
+
+
+@wrong("gradient")
+def gradient_centred(logits, targets):
+    return (logits - logits.mean(1, keepdim=True)) * (targets >= 0)[:, None]
+
+
+@wrong("gradient")
+def gradient_with_negative_slopes_only(logits, targets):
+    return (gradient_of_a_sum(logits, targets) / max(1, int((targets != -100).sum()))).clamp(max=0.3)
+
+
+# ---- a sum of powers, piece by piece
+
+@wrong("log_sum_exp", "Σ eᶻ overflows")
+def pieces_naive(pieces):
+    return torch.log(sum(torch.exp(piece).sum(dim=1) for piece in pieces))
+
+
+@wrong("log_sum_exp", "multiplies their sums")
+def pieces_added(pieces):
+    total = 0
+    for piece in pieces:
+        total = total + torch.logsumexp(piece, dim=-1)
+    return total
+
+
+@wrong("log_sum_exp", "the sum is not rescaled")
+def pieces_running_max_only(pieces):
+    m, s = None, 0
+    for piece in pieces:
+        here = piece.max(dim=1).values
+        m = here if m is None else torch.maximum(m, here)
+        safe = torch.where(m == -math.inf, 0.0, m)
+        s = s + torch.exp(piece - safe[:, None]).sum(1)
+    return m + torch.log(s)
+
+
+@wrong("log_sum_exp", "the largest score of the first piece")
+def pieces_first_max(pieces):
+    pieces = iter(pieces)
+    first = next(pieces)
+    m = first.amax(1)
+    safe = torch.where(m == -math.inf, 0.0, m)
+    s = (first - safe[:, None]).exp().sum(1)
+    for piece in pieces:
+        s = s + (piece - safe[:, None]).exp().sum(1)
+    return safe + s.log()
+
+
+@wrong("log_sum_exp", "−∞ − (−∞)")
+def pieces_nan(pieces):
+    m, s = -math.inf, 0.0
+    for piece in pieces:
+        new = torch.maximum(torch.as_tensor(m), piece.amax(-1))
+        s = s * torch.exp(m - new) + torch.exp(piece - new.unsqueeze(-1)).sum(-1)
+        m = new
+    return m + s.log()
+
+
+@wrong("log_sum_exp", "go through `pieces` twice")
+def pieces_max_then_sum(pieces):
+    m = -math.inf
+    for piece in pieces:
+        m = torch.maximum(torch.as_tensor(m), piece.amax(-1))
+    shift = torch.where(m.isinf(), 0, m)
+    s = torch.zeros_like(shift)
+    for piece in pieces:
+        s = s + (piece - shift[:, None]).exp().sum(-1)
+    return shift + s.log()
+
+
+@wrong("log_sum_exp", "which has no length")
+def pieces_indexed(pieces):
+    found = [pieces[i].logsumexp(-1) for i in range(len(pieces))]
+    return torch.stack(found).logsumexp(0)
+
+
+@wrong("log_sum_exp", "you hold all pieces at once")
+def pieces_concatenated(pieces):
+    return torch.cat(list(pieces), dim=-1).logsumexp(-1)
+
+
+@wrong("log_sum_exp", "you hold all pieces at once")
+def pieces_unpacked(pieces):
+    first, *rest = pieces
+    found = first.logsumexp(1)
+    for piece in rest:
+        found = torch.logaddexp(found, piece.logsumexp(1))
+    return found
+
+
+@wrong("log_sum_exp", "you put the pieces together")
+def pieces_in_a_buffer(pieces):
+    held = None
+    for piece in pieces:
+        held = piece.clone() if held is None else torch.hstack((held, piece))
+    return held.logsumexp(1)
+
+
+@wrong("log_sum_exp", "you return the largest score")
+def pieces_max(pieces):
+    return torch.stack([piece.max(-1).values for piece in pieces], -1).max(-1).values
+
+
+@wrong("log_sum_exp", "the first piece is counted twice")
+def pieces_first_twice(pieces):
+    found = None
+    for piece in pieces:
+        if found is None:
+            found = piece.logsumexp(-1)
+        found = torch.logaddexp(found, piece.logsumexp(-1))
+    return found
+
+
+@wrong("log_sum_exp", "your loop ends too early")
+def pieces_return_in_the_loop(pieces):
+    found = torch.tensor(-math.inf)
+    for piece in pieces:
+        found = torch.logaddexp(found, piece.logsumexp(-1))
+        return found
+
+
+@wrong("log_sum_exp", "Begin with −∞")
+def pieces_zero_to_begin_with(pieces):
+    m, s = torch.zeros(1), 0.0
+    for piece in pieces:
+        old, m = m, torch.maximum(m, piece.amax(-1))
+        s = s * (old - m).exp() + (piece - m[:, None]).exp().sum(-1)
+    return m + torch.log(s)
+
+
+@wrong("log_sum_exp", "one token more")
+def pieces_logaddexp_from_zero(pieces):
+    found = torch.zeros(())
+    for piece in pieces:
+        found = torch.logaddexp(found, piece.logsumexp(-1))
+    return found
+
+
+@wrong("log_sum_exp", "with `clamp`")
+def pieces_clamped(pieces):
+    return torch.log(sum(piece.clamp(max=80).exp().sum(-1) for piece in pieces))
+
+
+@wrong("log_sum_exp", "without `keepdim`")
+def pieces_keepdim(pieces):
+    return torch.stack([piece.logsumexp(-1, keepdim=True) for piece in pieces]).logsumexp(0)
+
+
+@wrong("log_sum_exp", "changes `first_piece`")
+def pieces_in_place(pieces):
+    found = None
+    for piece in pieces:
+        m = piece.amax(-1, keepdim=True).clamp(min=-1e20)
+        piece -= m
+        here = piece.exp().sum(-1).log() + m[:, 0]
+        found = here if found is None else torch.logaddexp(found, here)
+    return found
+
+
+@wrong("log_sum_exp")
+def pieces_every_second(pieces):
+    found = torch.tensor(-math.inf)
+    for i, piece in enumerate(pieces):
+        if i % 2 == 0:
+            found = torch.logaddexp(found, piece.logsumexp(-1))
+    return found
+
+
+@wrong("log_sum_exp", "the mean of the logarithms")
+def pieces_mean_weighted(pieces):
+    found, n = None, 0
+    for piece in pieces:
+        here, n = piece.logsumexp(-1), n + 1
+        found = here if found is None else found + (here - found) / n
+    return found

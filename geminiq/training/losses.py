@@ -71,6 +71,10 @@ def focal_loss(logits: Tensor,           # (..., V)
     return _reduced(alpha * wrong ** gamma * loss, targets, reduction)
 
 # %% ../../nbs/11_losses.ipynb #79efc8b8
+#| code-summary: "The code: forward and backward, a piece at a time"
+#| code-summary: "The code: forward and backward, a piece at a time"
+#| code-fold: true
+#| code-fold: true
 class _ChunkedCrossEntropy(torch.autograd.Function):
     "The loss of each target from features and the head's weights, a piece of the vocabulary at a time."
 
@@ -159,6 +163,8 @@ def chunked_argmax(features: Tensor,    # (..., D) what the head would read
     return likeliest
 
 # %% ../../nbs/11_losses.ipynb #losses-objective-code
+#| code-summary: "The code of the objective"
+#| code-fold: true
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]   # what a model reads: one, in order, or by name
 Batch = tuple[Inputs, Tensor]                              # inputs and targets
 
