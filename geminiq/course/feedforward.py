@@ -716,13 +716,15 @@ def _pruned_in_single_precision(gate, up, down, keep):
 
 # %% ../../nbs/museum/08_feedforward.ipynb #m08-symptoms
 for exercise, line, message in (
-        ("feed_forward", "right for square weights, an error for others", "as they lie|happen to fit|narrow with `up`|stops.*(shape|size)"),
+        ("feed_forward", "right for square weights, an error for others",
+         "as they lie|happen to fit|narrow with `up`|stops.*(shape|size)"),
         ("feed_forward", "no number is ever negative", "bend the output|second time"),
         ("feed_forward", "the answer is x plus something", "you add x"),
         ("swiglu", "right for inputs that are equal in both, else not", "exchanged|for both halves"),
         ("swiglu", "the numbers are too small everywhere", "is a sigmoid|tanh|softmax"),
         ("swiglu", "half of it is right", "halves are bent|bend the product"),
-        ("prune", "an error about shapes, or right only if F = D", "rows of `down|columns of `gate|turned over|as it was|stops.*(shape|size)"),
+        ("prune", "an error about shapes, or right only if F = D",
+         "rows of `down|columns of `gate|turned over|as it was|stops.*(shape|size)"),
         ("prune", "the layer is as large as before", "as large as before|rows 0 and 1"),
         ("prune", "other units are there than should", "should go|counted from 1|you keep the|own longest")):
     museum.symptom(exercise, line, message)
