@@ -186,11 +186,12 @@ class ChatExplorable(Explorable):
             self.note = str(error)
         except KeyboardInterrupt:
             self.note = "cut short"
-        if len(talk.messages) > n_before:
-            self._show([*self.turns, _latest(talk)][-_TURNS:])
-            if talk.dropped:
-                self.note = f"the oldest {talk.dropped} turns have no room any more: the model does not see them"
-        self.asked = self.writing = ""
+        with self.hold_sync():    # in one message, so that who sees an answer can ask again
+            if len(talk.messages) > n_before:
+                self._show([*self.turns, _latest(talk)][-_TURNS:])
+                if talk.dropped:
+                    self.note = f"the oldest {talk.dropped} turns have no room any more: the model does not see them"
+            self.asked = self.writing = ""
 
     def _forget(self, _: dict[str, Any]) -> None:
         "Begin anew."
@@ -212,8 +213,7 @@ class ChatExplorable(Explorable):
         "Show these turns, and look into the last."
         older = max(0, len(turns) - _DETAILED)      # without details, so that a page stays light
         turns = [{**turn, "answer": {"text": turn["answer"]["text"]}} for turn in turns[:older]] + turns[older:]
-        with self.hold_sync():    # at once, so that who sees an answer can ask again
-            self.asked = self.writing = ""
+        with self.hold_sync():
             self.turns, self.turn, self.token, self.layer, self.head = turns, max(0, len(turns) - 1), 0, -1, -1
         self.still, self.table = _still(turns, self.title), _words(turns)
 
