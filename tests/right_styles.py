@@ -1113,3 +1113,151 @@ def pieces_recursively(pieces):
         del piece
         return rest(pieces, found)
     return rest(iter(pieces), torch.tensor(-math.inf))
+
+
+# ---- measures
+
+@right("perplexity")
+def doors_by_nan_to_num(losses, n_tokens):
+    return ((torch.nan_to_num(losses) * n_tokens).sum() / n_tokens.sum()).exp()
+
+
+@right("perplexity")
+def doors_where_math_stops(losses, n_tokens):
+    pairs = [(loss, n) for loss, n in zip(losses.tolist(), n_tokens.tolist(), strict=True) if n > 0]
+    mean = math.fsum(loss * n for loss, n in pairs) / sum(n for _, n in pairs)
+    try:
+        return math.exp(mean)
+    except OverflowError:
+        return float("inf")
+
+
+@right("perplexity")
+def doors_of_every_token(losses, n_tokens):
+    return torch.repeat_interleave(losses, n_tokens).mean().exp()
+
+
+@right("perplexity")
+def doors_as_a_product(losses, n_tokens):
+    kept = n_tokens.nonzero().squeeze(1)
+    shares = n_tokens[kept] / n_tokens[kept].sum()
+    return (losses[kept].double().exp() ** shares).prod().to(losses) if losses[kept].max() < 80 else torch.tensor(math.inf)
+
+
+right("perplexity")(lambda losses, n_tokens: math.inf if losses[n_tokens > 0].max() > 500 else 2 ** (
+    sum(n * loss / math.log(2) for n, loss in zip(n_tokens.tolist(), losses.tolist(), strict=True) if n)
+    / n_tokens.sum().item()))
+
+
+@right("bits_per_byte")
+def bits_by_math(losses, text):
+    return math.fsum(losses.tolist()) * math.log2(math.e) / len(text.encode())
+
+
+@right("bits_per_byte")
+def bits_of_each_token(losses, text):
+    bits = losses / torch.log(torch.tensor(2.0, dtype=losses.dtype))
+    return bits.sum() / len(list(text.encode("utf8")))
+
+
+@right("bits_per_byte")
+def bits_of_counted_bytes(losses, text):
+    n_bytes = sum(1 + (ord(c) > 0x7F) + (ord(c) > 0x7FF) + (ord(c) > 0xFFFF) for c in text)
+    return (losses.sum() / n_bytes / math.log(2)).item()
+
+
+@right("bits_per_byte")
+def bits_of_a_rate(losses, text):
+    tokens_per_byte = losses.numel() / len(bytes(text, encoding="utf-8"))
+    return losses.mean() * tokens_per_byte / math.log(2)
+
+
+right("bits_per_byte")(lambda losses, text: -(-losses).cumsum(0)[-1] / (math.log(2) * len(text.encode())))
+
+
+@right("top_k")
+def first_k_by_isin(logits, targets, k):
+    asked = targets != -100
+    hits = [bool(torch.isin(target, scores.topk(k).indices))
+            for scores, target in zip(logits[asked], targets[asked], strict=True)]
+    return sum(hits) / len(hits) if hits else math.nan
+
+
+@right("top_k")
+def first_k_by_threshold(logits, targets, k):
+    asked = targets > -1
+    least = logits.sort(dim=1, descending=True).values[:, k - 1]
+    mine = logits.take_along_dim(targets.clamp(min=0)[:, None], 1)[:, 0]
+    return (mine >= least)[asked].float().mean().item()
+
+
+@right("top_k")
+def first_k_by_two_sorts(logits, targets, k):
+    ranks = logits.argsort(dim=-1, descending=True).argsort(dim=-1)
+    asked = (targets != -100).nonzero()[:, 0]
+    return (ranks[asked, targets[asked]] < k).double().mean()
+
+
+@right("top_k")
+def first_k_crossed_out(logits, targets, k):
+    asked = targets != -100
+    left, targets = logits[asked].clone(), targets[asked]
+    hits = torch.zeros(len(targets))
+    for _ in range(k):
+        best = left.argmax(dim=1)
+        hits[best == targets] = 1
+        left.scatter_(1, best[:, None], -math.inf)
+    return hits.mean()
+
+
+right("top_k")(lambda logits, targets, k: torch.where(targets == -100, math.nan, (
+    logits.topk(k, dim=1, sorted=False)[1] == targets[:, None]).sum(1)).nanmean())
+
+
+@right("calibration_error")
+def gap_bin_by_bin(sure, right, n_bins):
+    n, total = len(sure), 0.0
+    bins = [[] for _ in range(n_bins)]
+    for said, true in zip(sure.tolist(), right.tolist(), strict=True):
+        bins[min(int(said * n_bins), n_bins - 1)].append((said, true))
+    for inside in bins:
+        if inside:
+            said, true = (sum(column) / len(inside) for column in zip(*inside, strict=True))
+            total += len(inside) / n * abs(said - true)
+    return total
+
+
+@right("calibration_error")
+def gap_of_index_add(sure, right, n_bins):
+    which = torch.clamp((sure * n_bins).floor().long(), max=n_bins - 1)
+    difference = torch.zeros(n_bins, dtype=sure.dtype).index_add_(0, which, sure - right.type_as(sure))
+    return torch.linalg.vector_norm(difference, 1) / sure.shape[0]
+
+
+@right("calibration_error")
+def gap_of_nan_means(sure, right, n_bins):
+    which = (sure * n_bins).long().clamp(max=n_bins - 1)
+    member = F.one_hot(which, n_bins).T.to(sure.dtype)
+    n = member.sum(1)
+    gaps = ((member @ sure) / n - (member @ right.to(sure.dtype)) / n).abs()
+    return torch.nansum(gaps * n / n.sum())
+
+
+@right("calibration_error")
+def gap_of_groups(sure, right, n_bins):
+    which = torch.where(sure == 1, n_bins - 1, (n_bins * sure).int())
+    gaps = []
+    for b in torch.unique(which):
+        group = which.eq(b)
+        gaps.append(group.float().mean() * torch.abs(sure[group].mean() - right[group].float().mean()))
+    return torch.stack(gaps).sum().item()
+
+
+@right("calibration_error")
+def gap_between_pairs_of_edges(sure, right, n_bins):
+    total = torch.tensor(0.0)
+    for low, high in pairwise([*(b / n_bins for b in range(n_bins)), math.inf]):
+        inside = (low <= sure) & (sure < high)
+        if inside.sum():
+            total += (sure[inside] - right[inside].float()).sum().abs() / len(sure)
+    return total

@@ -14,13 +14,13 @@ from torch import nn, tensor
 from torch.nn import functional as F
 
 import geminiq.course.exercises as exercises
-from geminiq.course import attention, embeddings, feedforward, losses, tokenizer, transformer, transformer_block
+from geminiq.course import attention, embeddings, feedforward, losses, metrics, tokenizer, transformer, transformer_block
 from geminiq.course.exercises import Museum, complaint, expect, progress, read_progress
 from mutants import mutants
 from right_styles import RIGHT as STYLES
 from wrong_solutions import WRONG, Wrong
 
-ROOMS = [room.museum for room in (attention, embeddings, feedforward, losses, tokenizer, transformer_block, transformer)]
+ROOMS = [room.museum for room in (attention, embeddings, feedforward, losses, metrics, tokenizer, transformer_block, transformer)]
 MUSEUM = {exercise: room for room in ROOMS for exercise in room.tests}
 LOCATED = re.compile(r"should (be|have|give)|stops with|your code|moves|no gradient|is only lent|no linear layer|is a layer from")
 RIGHT = re.split(r"^# (\w+): .*\n", (Path(__file__).parent / "data" / "right_solutions.txt").read_text(), flags=re.M)[1:]
@@ -103,6 +103,23 @@ def behaviour(exercise: str, solution: Callable) -> list:
             pieces = [(factor * torch.randn(N, width)).where(torch.rand(N, width) < kept, -torch.inf) for width in widths]
             found.append(solution(piece.double() for piece in pieces))
         return found
+    if exercise == "perplexity":
+        batches = [((1.5, 0.25, 2.0), (3, 900, 41)), ((math.nan, 3.0, math.nan, 0.0), (0, 2, 0, 5)), ((9.0,), (1,)),
+                   ((5e3, 0.0), (1, 1))]
+        return [solution(tensor(losses), tensor(n_tokens)) for losses, n_tokens in batches]
+    if exercise == "bits_per_byte":
+        texts = (3, "grün \u00a0 e\u0301"), (1, "~"), (7, "\t\U0001f3fd→ 1\n"), (20, "und so weiter, und so fort")
+        return [solution(3 * torch.rand(n_tokens), text) for n_tokens, text in texts]
+    if exercise == "top_k":
+        found = []
+        for N, V, k, asked in ((11, 6, 2, 0.7), (4, 140, 45, 0.9), (25, 5, 5, 0.5), (8, 2, 1, 1.0), (3, 4, 2, 0.0)):
+            targets = torch.randint(V, (N,)).where(torch.rand(N) < asked, -100)
+            found.append(solution(3 * torch.randn(N, V), targets, k))
+        return found
+    if exercise == "calibration_error":
+        answers = [(torch.rand(N), torch.rand(N) < 0.6, n_bins) for N, n_bins in ((30, 4), (8, 13), (1, 3), (70, 1))]
+        answers += [(tensor([0.0, 0.5, 1.0, 0.99, 0.25]), tensor([False, True, True, False, True]), n_bins) for n_bins in (2, 16)]
+        return [solution(*answer) for answer in answers]
     if exercise == "count_parameters":
         models = (17, 10, 3, 5, 1, 6, True), (19, 12, 4, 6, 2, 50, False), (23, 8, 1, 4, 4, 9, False)
         return [solution(*sizes) for sizes in models]
@@ -154,6 +171,8 @@ def alike(got: object, right: object) -> bool:
     "Whether two results are the same, numbers of a tensor nearly."
     if isinstance(got, torch.Tensor) and isinstance(right, torch.Tensor):
         return got.dtype == right.dtype and torch.allclose(got, right, atol=1e-6, equal_nan=True)
+    if isinstance(got, float) and isinstance(right, float):
+        return math.isclose(got, right, rel_tol=1e-6, abs_tol=1e-6) or (math.isnan(got) and math.isnan(right))
     return got == right
 
 

@@ -2,6 +2,7 @@
 
 import codecs
 import math
+import unicodedata
 from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
@@ -2615,3 +2616,487 @@ def pieces_mean_weighted(pieces):
         here, n = piece.logsumexp(-1), n + 1
         found = here if found is None else found + (here - found) / n
     return found
+
+
+# ---- perplexity
+
+@wrong("perplexity", "a batch of one token counts as much")
+def doors_of_the_mean(losses, n_tokens):
+    kept = [loss for loss, n in zip(losses.tolist(), n_tokens.tolist(), strict=True) if n]
+    mean = sum(kept) / len(kept)
+    return math.exp(mean) if mean < 500 else math.inf
+
+
+@wrong("perplexity", "a batch of one token counts as much")
+def doors_nanmean(losses, n_tokens):
+    return torch.exp(torch.nanmean(losses))
+
+
+@wrong("perplexity", "the mean of perplexities")
+def doors_averaged(losses, n_tokens):
+    full = n_tokens.nonzero()[:, 0]
+    share = n_tokens[full] / n_tokens.sum()
+    return (share * torch.exp(losses[full])).sum()
+
+
+@wrong("perplexity", "batches' perplexities")
+def doors_of_each_batch(losses, n_tokens):
+    return losses[n_tokens != 0].exp().mean().item()
+
+
+@wrong("perplexity", "2 to the power")
+def doors_by_exp2(losses, n_tokens):
+    full = n_tokens > 0
+    return torch.exp2((losses[full] * n_tokens[full]).sum() / n_tokens[full].sum())
+
+
+@wrong("perplexity", "the power is missing")
+def doors_as_loss(losses, n_tokens):
+    return torch.nansum(losses * n_tokens) / n_tokens.sum()
+
+
+@wrong("perplexity", "NaN · 0 is NaN")
+def doors_weighted(losses, n_tokens):
+    weights = n_tokens / n_tokens.sum()
+    return (losses * weights).sum().exp()
+
+
+@wrong("perplexity", "NaN · 0 is NaN")
+def doors_of_a_dot_product(losses, n_tokens):
+    return math.e ** (torch.dot(losses, n_tokens.to(losses.dtype)) / n_tokens.sum())
+
+
+@wrong("perplexity", "OverflowError")
+def doors_by_math(losses, n_tokens):
+    total = sum(loss * n for loss, n in zip(losses.tolist(), n_tokens.tolist(), strict=True) if n > 0)
+    return math.exp(total / sum(n_tokens.tolist()))
+
+
+@wrong("perplexity", "OverflowError")
+def doors_by_a_power(losses, n_tokens):
+    total = sum(loss * n for loss, n in zip(losses.tolist(), n_tokens.tolist(), strict=True) if n > 0)
+    return math.e ** (total / n_tokens.sum().item())
+
+
+@wrong("perplexity", "stops at")
+def doors_at_most(losses, n_tokens):
+    full = n_tokens > 0
+    return torch.exp(min(torch.tensor(30.0), (losses[full] * n_tokens[full]).sum() / n_tokens.sum()))
+
+
+@wrong("perplexity", "costs nothing")
+def doors_where_something_is_lost(losses, n_tokens):
+    total, n = 0.0, 0
+    for loss, many in zip(losses, n_tokens, strict=True):
+        if loss > 0:
+            total, n = total + loss * many, n + many
+    return torch.as_tensor(total / max(n, 1)).exp()
+
+
+@wrong("perplexity", "had one")
+def doors_at_least_one_token(losses, n_tokens):
+    n = torch.clamp(n_tokens, 1)
+    return ((torch.nan_to_num(losses) * n).sum() / n.sum()).exp()
+
+
+@wrong("perplexity", "take the losses for sums")
+def doors_of_sums(losses, n_tokens):
+    return torch.exp(losses.nansum() / n_tokens.sum())
+
+
+@wrong("perplexity", "shape ()")
+def doors_in_a_list(losses, n_tokens):
+    full = n_tokens > 0
+    return ((losses[full] * n_tokens[full]).sum(0, keepdim=True) / n_tokens.sum()).exp()
+
+
+@wrong("perplexity", "Is there a `return`?")
+def doors_forgotten(losses, n_tokens):
+    torch.exp((losses * n_tokens).nansum() / n_tokens.sum())
+
+
+@wrong("perplexity")
+def doors_rounded(losses, n_tokens):
+    found = ((losses * n_tokens).nansum() / n_tokens.sum()).exp().item()
+    return found if found == math.inf else round(found, 1)
+
+
+@wrong("perplexity")
+def doors_of_the_median(losses, n_tokens):
+    return losses.repeat_interleave(n_tokens).median().exp()
+
+
+# ---- bits per byte
+
+@wrong("bits_per_byte", "you count characters")
+def bits_over_len(losses, text):
+    return (losses.sum() / len(text) / math.log(2)).item()
+
+
+@wrong("bits_per_byte", "these are nats")
+def bits_of_nats(losses, text):
+    return sum(losses.tolist()) / len(text.encode())
+
+
+@wrong("bits_per_byte", "bits per token")
+def bits_of_the_mean_loss(losses, text):
+    return losses.mean() / torch.log(torch.tensor(2.0))
+
+
+@wrong("bits_per_byte", "mean of the losses")
+def bits_of_a_mean(losses, text):
+    return losses.mean().item() * math.log2(math.e) / len(bytes(text, "utf8"))
+
+
+@wrong("bits_per_byte", "multiply by ln 2")
+def bits_times(losses, text):
+    return math.log(2) * losses.sum().item() / len(text.encode())
+
+
+@wrong("bits_per_byte", "UTF-16")
+def bits_of_windows(losses, text):
+    return losses.sum() / math.log(2) / len(codecs.encode(text, "utf-16"))
+
+
+@wrong("bits_per_byte", "UTF-32")
+def bits_of_code_points(losses, text):
+    return losses.sum() / math.log(2) / len(text.encode("utf-32-le"))
+
+
+@wrong("bits_per_byte", "not ASCII")
+def bits_of_ascii(losses, text):
+    return losses.sum() / (math.log(2) * max(1, sum(ord(character) < 128 for character in text)))
+
+
+@wrong("bits_per_byte", "Latin-1")
+def bits_of_latin(losses, text):
+    return losses.sum() / (math.log(2) * len(bytes(text, "iso-8859-1")))
+
+
+@wrong("bits_per_byte", "line breaks at the ends")
+def bits_of_a_stripped_text(losses, text):
+    return losses.sum().div(math.log(2)) / max(1, len(text.strip(" \r\n").encode()))
+
+
+@wrong("bits_per_byte", "divide by 8")
+def bits_of_bits(losses, text):
+    bits = "".join(f"{byte:08b}" for byte in text.encode())
+    return losses.sum() / math.log(2) / len(bits)
+
+
+@wrong("bits_per_byte", "raise 2")
+def bits_as_perplexity(losses, text):
+    return math.exp(losses.sum().item() / len(text.encode()))
+
+
+@wrong("bits_per_byte", "for each token")
+def bits_unsummed(losses, text):
+    return losses / math.log(2) / len(text.encode())
+
+
+@wrong("bits_per_byte", "number of words")
+def bits_per_word(losses, text):
+    return losses.sum() / math.log(2) / max(len(text.split(" ")), 1)
+
+
+@wrong("bits_per_byte", "changes `losses`")
+def bits_in_place(losses, text):
+    return losses.div_(math.log(2)).sum() / len(text.encode())
+
+
+@wrong("bits_per_byte", "two things")
+def nats_per_character(losses, text):
+    return losses.sum() / len(text)
+
+
+@wrong("bits_per_byte", "normal form")
+def bits_of_a_normal_form(losses, text):
+    return losses.sum() / math.log(2) / len(unicodedata.normalize("NFC", text).encode())
+
+
+@wrong("bits_per_byte")
+def bits_roughly(losses, text):
+    return 1.44 * losses.sum() / len(text.encode())
+
+
+# ---- the first k
+
+@wrong("top_k", "the k least likely")
+def first_k_sorted_up(logits, targets, k):
+    asked = targets != -100
+    order = torch.argsort(logits[asked], dim=1)[:, :k]
+    return torch.eq(order, targets[asked][:, None]).any(1).float().mean()
+
+
+@wrong("top_k", "whatever k is")
+def first_k_argmax(logits, targets, k):
+    asked = targets != -100
+    return (logits.argmax(-1) == targets)[asked].float().mean()
+
+
+@wrong("top_k", "number of all places")
+def first_k_of_all(logits, targets, k):
+    found = (logits.topk(k).indices == targets.unsqueeze(-1)).any(dim=-1)
+    return found.float().mean() if (targets >= 0).any() else math.nan
+
+
+@wrong("top_k", "where nothing is asked you say 0")
+def first_k_all_and_nothing(logits, targets, k):
+    asked = (targets != -100).sum().item()
+    return (logits.topk(k).indices == targets.unsqueeze(-1)).sum().item() / max(1, asked)
+
+
+@wrong("top_k", "Python refuses")
+def first_k_of_lists(logits, targets, k):
+    hits = [target in scores.topk(k).indices.tolist() for scores, target in zip(logits, targets.tolist(), strict=True)
+            if target != -100]
+    return sum(hits) / len(hits)
+
+
+@wrong("top_k", "k + 1 tokens")
+def first_k_at_most_k_better(logits, targets, k):
+    asked = targets != -100
+    logits, targets = logits[asked], targets[asked]
+    better = (logits > logits[torch.arange(len(targets)), targets][:, None]).sum(1)
+    return (better <= k).double().mean()
+
+
+@wrong("top_k", "k − 1 tokens")
+def first_k_with_itself(logits, targets, k):
+    asked = targets != -100
+    logits, targets = logits[asked], targets[asked]
+    at_least = (logits >= logits[torch.arange(len(targets)), targets][:, None]).sum(1)
+    return (at_least < k).double().mean()
+
+
+@wrong("top_k", "k-th token alone")
+def first_k_at_place_k(logits, targets, k):
+    asked = targets != -100
+    order = logits[asked].sort(descending=True).indices
+    return (order[:, k - 1] == targets[asked]).float().mean()
+
+
+@wrong("top_k", "scores with token ids")
+def first_k_values(logits, targets, k):
+    asked = targets != -100
+    best, _ = torch.topk(logits[asked], k)
+    return (best == targets[asked].unsqueeze(1)).any(1).float().mean()
+
+
+@wrong("top_k", "of any place")
+def first_k_is_in(logits, targets, k):
+    asked = targets != -100
+    every = set(logits[asked].topk(k).indices.flatten().tolist())
+    hits = [float(target in every) for target in targets[asked].tolist()]
+    return sum(hits) / len(hits) if hits else math.nan
+
+
+@wrong("top_k", "the place of a token")
+def first_k_argsort_as_rank(logits, targets, k):
+    asked = targets != -100
+    ranks = torch.argsort(logits[asked], dim=-1, descending=True)
+    mine = ranks[torch.arange(len(ranks)), targets[asked]]
+    return (mine < k).float().mean()
+
+
+@wrong("top_k", "percent")
+def first_k_percent(logits, targets, k):
+    asked = targets != -100
+    return 100 * (logits[asked].topk(k).indices == targets[asked].unsqueeze(1)).any(1).float().mean().item()
+
+
+@wrong("top_k", "by k as well")
+def first_k_mean_of_all(logits, targets, k):
+    asked = targets != -100
+    return (logits[asked].topk(k).indices == targets[asked].unsqueeze(1)).float().mean()
+
+
+@wrong("top_k", "softmax makes")
+def first_k_probable(logits, targets, k):
+    asked = targets != -100
+    p = torch.softmax(logits[asked], dim=-1)
+    mine = p.gather(1, targets[asked].unsqueeze(1))
+    return ((p > mine).sum(1) < k).float().mean()
+
+
+@wrong("top_k", "out of bounds")
+def first_k_gathers_minus_100(logits, targets, k):
+    hits = (logits > logits.gather(1, targets[:, None])).sum(1) < k
+    return hits[targets != -100].float().mean()
+
+
+@wrong("top_k", "changes `targets`")
+def first_k_puts_0(logits, targets, k):
+    asked = targets != -100
+    targets[targets == -100] = 0
+    return (logits.topk(k).indices == targets[:, None]).any(1)[asked].float().mean()
+
+
+@wrong("top_k", "k + 1 tokens")
+def first_k_up_to_k(logits, targets, k):
+    asked = targets != -100
+    order = logits[asked].argsort(-1, descending=True)[:, :k + 1]
+    return (order == targets[asked][:, None]).any(1).double().mean()
+
+
+@wrong("top_k", "how often it is wrong")
+def first_k_error(logits, targets, k):
+    asked = targets != -100
+    found = (logits[asked].topk(k).indices == targets[asked].unsqueeze(1)).any(1)
+    return (~found).float().mean()
+
+
+@wrong("top_k")
+def first_k_most_surprising(logits, targets, k):
+    asked = targets != -100
+    p = logits[asked].softmax(-1).gather(1, targets[asked].unsqueeze(1))
+    return (p > 1 / (k + 1)).float().mean()
+
+
+# ---- calibration
+
+@wrong("calibration_error", "all bins count alike")
+def gap_of_bins(sure, right, n_bins):
+    which = (sure * n_bins).int().clamp(0, n_bins - 1)
+    gaps = [abs(sure[which == b].mean() - right[which == b].float().mean()).item() for b in range(n_bins) if (which == b).any()]
+    return sum(gaps) / len(gaps)
+
+
+@wrong("calibration_error", "the number of bins")
+def gap_over_n_bins(sure, right, n_bins):
+    which = (sure * n_bins).int().clamp(0, n_bins - 1)
+    gaps = [abs(sure[which == b].mean() - right[which == b].float().mean()).item() for b in range(n_bins) if (which == b).any()]
+    return sum(gaps) / n_bins
+
+
+@wrong("calibration_error", "empty bin")
+def gap_of_nothing(sure, right, n_bins):
+    which = (sure * n_bins).long().clamp(max=n_bins - 1)
+    n = torch.bincount(which, minlength=n_bins)
+    said = torch.bincount(which, weights=sure, minlength=n_bins) / n
+    true = torch.bincount(which, weights=right.to(sure.dtype), minlength=n_bins) / n
+    return (n / n.sum() * (said - true).abs()).sum()
+
+
+@wrong("calibration_error", "1 falls out")
+def gap_below_the_upper_edge(sure, right, n_bins):
+    total = 0.0
+    for b in range(n_bins):
+        inside = (sure >= b / n_bins) & (sure < (b + 1) / n_bins)
+        if inside.any():
+            total += inside.sum().item() / len(sure) * abs(sure[inside].mean() - right[inside].double().mean()).item()
+    return total
+
+
+@wrong("calibration_error", "a bin of its own")
+def gap_of_bincount(sure, right, n_bins):
+    which = torch.floor(sure * n_bins).long()
+    return torch.bincount(which, weights=sure - right.to(sure.dtype)).abs().sum() / len(sure)
+
+
+@wrong("calibration_error", "the lower one")
+def gap_above_the_lower_edge(sure, right, n_bins):
+    total = torch.zeros(())
+    for low, high in pairwise(torch.linspace(0, 1, n_bins + 1).tolist()):
+        inside = (sure > low) & (sure <= high)
+        if inside.sum() > 0:
+            total = total + inside.float().mean() * (sure[inside].mean() - right[inside].float().mean()).abs()
+    return total
+
+
+@wrong("calibration_error", "the lower one")
+def gap_of_buckets(sure, right, n_bins):
+    which = torch.bucketize(sure, torch.arange(1, n_bins) / n_bins)
+    return torch.bincount(which, weights=sure - right.to(sure.dtype)).abs().sum() / len(sure)
+
+
+@wrong("calibration_error", "as if there were one bin")
+def gap_of_everything(sure, right, n_bins):
+    return abs(sure.mean().item() - right.float().mean().item())
+
+
+@wrong("calibration_error", "differences with a sign")
+def gap_signed(sure, right, n_bins):
+    which = (sure * n_bins).long().clamp(max=n_bins - 1)
+    return torch.bincount(which, weights=sure - right.to(sure.dtype)).sum() / len(sure)
+
+
+@wrong("calibration_error", "square the differences")
+def gap_squared(sure, right, n_bins):
+    which = (sure * n_bins).long().clamp(max=n_bins - 1)
+    total = 0
+    for b in which.unique():
+        inside = which == b
+        total += inside.sum() / len(sure) * (sure[inside].mean() - right[inside].float().mean()) ** 2
+    return total
+
+
+@wrong("calibration_error", "the worst bin")
+def gap_at_worst(sure, right, n_bins):
+    which = (sure * n_bins).long().clamp(max=n_bins - 1)
+    return max((sure[which == b].mean() - right[which == b].float().mean()).abs() for b in which.unique())
+
+
+@wrong("calibration_error", "for each answer")
+def gap_answer_by_answer(sure, right, n_bins):
+    return (sure - right.float()).abs().mean()
+
+
+@wrong("calibration_error", "Brier")
+def gap_brier(sure, right, n_bins):
+    return F.mse_loss(sure, right.to(sure))
+
+
+@wrong("calibration_error", "equally many")
+def gap_of_equal_crowds(sure, right, n_bins):
+    order = sure.argsort()
+    crowds = torch.arange(len(sure)) * n_bins // len(sure)
+    return torch.bincount(crowds, weights=sure[order] - right[order].to(sure.dtype)).abs().sum() / len(sure)
+
+
+@wrong("calibration_error", "one bin too few")
+def gap_of_linspace(sure, right, n_bins):
+    edges = torch.linspace(0, 1, max(n_bins, 2))[1:-1]
+    which = torch.bucketize(sure, edges, right=True)
+    return torch.bincount(which, weights=sure - right.to(sure.dtype)).abs().sum() / len(sure)
+
+
+@wrong("calibration_error", "exchanged")
+def gap_exchanged(sure, right, n_bins):
+    which = (right.float() * n_bins).long().clamp(max=n_bins - 1)
+    return torch.bincount(which, weights=sure - right.to(sure.dtype)).abs().sum() / len(sure)
+
+
+@wrong("calibration_error", "share that is wrong")
+def gap_to_mistakes(sure, right, n_bins):
+    which = (sure * n_bins).long().clamp(max=n_bins - 1)
+    return torch.bincount(which, weights=sure - (~right).to(sure.dtype)).abs().sum() / len(sure)
+
+
+@wrong("calibration_error", "nearest bin")
+def gap_rounded(sure, right, n_bins):
+    which = torch.round(sure * n_bins).long().clamp(max=n_bins - 1)
+    return torch.bincount(which, weights=sure - right.to(sure.dtype)).abs().sum() / len(sure)
+
+
+@wrong("calibration_error", "do not divide by how many")
+def gap_of_sums(sure, right, n_bins):
+    which = (sure * n_bins).long().clamp(max=n_bins - 1)
+    return torch.bincount(which, weights=sure - right.to(sure.dtype)).abs().sum()
+
+
+@wrong("calibration_error", "Subtraction")
+def gap_of_booleans(sure, right, n_bins):
+    return (sure - right).abs().mean()
+
+
+@wrong("calibration_error")
+def gap_in_ten_bins(sure, right, n_bins):
+    which = (sure * 10).long().clamp(max=9)
+    return torch.bincount(which, weights=sure - right.to(sure.dtype)).abs().sum() / len(sure)
+
+
+@wrong("calibration_error")
+def gap_of_percent(sure, right, n_bins):
+    which = (sure * n_bins).long().clamp(max=n_bins - 1)
+    return torch.bincount(which, weights=(100 * sure).round() / 100 - right.to(sure.dtype)).abs().sum() / len(sure)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from math import exp, log
 from numbers import Real
 from typing import Any
+from unicodedata import normalize
 
 import torch
 from torch import Tensor, tensor
@@ -165,7 +166,7 @@ def _perplexity_has_manners(perplexity):
 
 @museum.probe("perplexity")
 def _perplexity_probe(perplexity):
-    for losses, n_tokens in (([log(4)], [3]), ([log(2), log(16)], [1, 2]), ([0.3, 2.5, 1.1], [4, 1, 7]),
+    for losses, n_tokens in (([log(4)], [3]), ([0.3, 2.5, 1.1, 1.7], [4, 1, 7, 5]), ([log(2), log(16)], [1, 2]),
                              ([log(2), 0.0, log(16)], [1, 0, 2]), ([log(2), _NAN, log(16)], [1, 0, 2]),
                              ([_NAN, log(4)], [0, 3]), ([0.0, 0.0, 1.7], [3, 0, 5]), ([10000.0], [7]), ([0.5, 10000.0], [4, 1]),
                              _batches(2, seed=4), _batches(6, seed=5)):
@@ -394,9 +395,9 @@ def _bits_per_byte_has_manners(bits_per_byte):
 
 @museum.probe("bits_per_byte")
 def _bits_per_byte_probe(bits_per_byte):
-    for losses, text in (([log(16)] * 2, "abcd"), ([log(2), log(8), log(16)], "Tür"), ([0.3, 2.0], "one two three"),
+    for losses, text in (([0.2, 3.0], "that is"), ([log(16)] * 2, "abcd"), ([log(2), log(8), log(16)], "Tür"), ([0.3, 2.0], "one two three"),
                          ([log(16)], "🙂"), ([0.7, 0.1, 5.0], "漢字"), ([1.3, 3.0], "  Käthe\n"),
-                         ([0.0, 0.9, 0.4], "a\u0308 und ä"),
+                         ([0.0, 0.9, 0.4], "a\u0308 und ä, a\u0308"),
                          ([2.5, 0.2, 0.6, 1.0], "où? → là-bas 🙂\r\n"), ([0.5], "x")):
         yield lambda losses=losses, text=text: _as_number(bits_per_byte(tensor(losses), text))
 
@@ -461,6 +462,12 @@ class _Ends_stripped(_BitsPerByte):
 @museum.wrong("bits_per_byte", says="you leave out the blanks: they are bytes of the text, too")
 class _Without_blanks(_BitsPerByte):
     def read(self, text): return "".join(text.split()) or text
+
+
+@museum.wrong("bits_per_byte", says="you count the bytes of a normal form of the text, as `unicodedata` makes it: count those that are "
+                               "there, since the model has paid for them")
+class _Normalized(_BitsPerByte):
+    def read(self, text): return normalize("NFC", text)
 
 
 @museum.wrong("bits_per_byte", says="you count one byte too many, as for a zero at the end: `len(text.encode())` are all")
@@ -677,7 +684,8 @@ def _top_k_has_manners(top_k):
 @museum.probe("top_k")
 def _top_k_probe(top_k):
     three = [_IN_ORDER, (4.0, 1.0, 2.0, 3.0), (2.0, 3.0, 1.0, 4.0)]
-    for logits, targets, k in (([_IN_ORDER], [1], 1), ([_IN_ORDER], [2], 1), ([_IN_ORDER], [2], 2), ([_IN_ORDER], [3], 2),
+    for logits, targets, k in ((_random(40, 7, seed=9), torch.arange(40) % 7, 3), ([_IN_ORDER], [1], 1), ([_IN_ORDER], [2], 1),
+                               ([_IN_ORDER], [2], 2), ([_IN_ORDER], [3], 2),
                                ([_IN_ORDER], [0], 3), ([_IN_ORDER], [0], 4), (three, [1, 3, 0], 1), (three, [1, 3, 0], 2),
                                (three, [1, 3, 0], 3), (three, [IGNORE_INDEX, 3, 0], 2), (three, [IGNORE_INDEX, 3, 0], 3),
                                (three, [1, 2, IGNORE_INDEX], 1), ([*three, _IN_ORDER], [IGNORE_INDEX, 3, 0, IGNORE_INDEX], 2),
@@ -987,8 +995,8 @@ def _calibration_error_has_manners(calibration_error):
 
 @museum.probe("calibration_error")
 def _calibration_error_probe(calibration_error):
-    for sure, right, n_bins in (([0.9, 0.7], [1, 0], 1), (*_FOUR, 2), ([0.1, 0.3, 0.6], [0, 1, 1], 2), (*_FOUR, 7),
-                                ([0.6], [1], 10), ([1.0, 0.9], [0, 1], 2), ([1.0], [0], 4), ([0.5, 0.6, 0.4], [0, 1, 1], 2),
+    for sure, right, n_bins in ((*_answers(60, seed=8), 4), ([0.9, 0.7], [1, 0], 1), (*_FOUR, 2), ([0.1, 0.3, 0.6], [0, 1, 1], 2),
+                                (*_FOUR, 7), ([0.6], [1], 10), ([1.0, 0.9], [0, 1], 2), ([1.0], [0], 4), ([0.5, 0.6, 0.4], [0, 1, 1], 2),
                                 ([0.0, 0.1], [1, 0], 4),
                                 ([0.25, 0.5, 0.75, 0.3, 0.6, 0.8], [1, 1, 0, 0, 0, 1], 4),
                                 *((*_answers(N, seed=N), n_bins) for N, n_bins in ((20, 3), (50, 4), (90, 5), (200, 10)))):
@@ -1198,7 +1206,7 @@ for exercise, line, message in (
          "nats|ln 2|ln 10|by 2|mean of the|logarithm|by 8|wrong way|power|minus is|first loss|number of|length of|UTF-16|"
          "each character|too many|in memory|each token"),
         ("bits_per_byte", "abcd is right, Tür is not", "characters|ASCII|Latin|codec"),
-        ("bits_per_byte", "short words are right, whole texts are not", "blanks|as `set`"),
+        ("bits_per_byte", "short words are right, whole texts are not", "blanks|as `set`|normal form"),
         ("top_k", "a single place is wrong",
          "least likely|alone|k \\+ 1|k − 1|five|token ids|place of a token|all of the k|how often it|percent|divide by k|"
          "the places, not|probability of the|one value"),
