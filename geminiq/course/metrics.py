@@ -395,7 +395,8 @@ def _bits_per_byte_has_manners(bits_per_byte):
 
 @museum.probe("bits_per_byte")
 def _bits_per_byte_probe(bits_per_byte):
-    for losses, text in (([0.2, 3.0], "that is"), ([log(16)] * 2, "abcd"), ([log(2), log(8), log(16)], "Tür"), ([0.3, 2.0], "one two three"),
+    for losses, text in (([0.2, 3.0], "that is"), ([log(16)] * 2, "abcd"), ([log(2), log(8), log(16)], "Tür"),
+                         ([0.3, 2.0], "one two three"),
                          ([log(16)], "🙂"), ([0.7, 0.1, 5.0], "漢字"), ([1.3, 3.0], "  Käthe\n"),
                          ([0.0, 0.9, 0.4], "a\u0308 und ä, a\u0308"),
                          ([2.5, 0.2, 0.6, 1.0], "où? → là-bas 🙂\r\n"), ([0.5], "x")):
@@ -464,8 +465,8 @@ class _Without_blanks(_BitsPerByte):
     def read(self, text): return "".join(text.split()) or text
 
 
-@museum.wrong("bits_per_byte", says="you count the bytes of a normal form of the text, as `unicodedata` makes it: count those that are "
-                               "there, since the model has paid for them")
+@museum.wrong("bits_per_byte", says="you count the bytes of a normal form of the text, as `unicodedata` makes it: count those "
+                               "that are there, since the model has paid for them")
 class _Normalized(_BitsPerByte):
     def read(self, text): return normalize("NFC", text)
 
@@ -684,7 +685,7 @@ def _top_k_has_manners(top_k):
 @museum.probe("top_k")
 def _top_k_probe(top_k):
     three = [_IN_ORDER, (4.0, 1.0, 2.0, 3.0), (2.0, 3.0, 1.0, 4.0)]
-    for logits, targets, k in ((_random(40, 7, seed=9), torch.arange(40) % 7, 3), ([_IN_ORDER], [1], 1), ([_IN_ORDER], [2], 1),
+    for logits, targets, k in ((_random(400, 7, seed=9), torch.arange(400) % 7, 3), ([_IN_ORDER], [1], 1), ([_IN_ORDER], [2], 1),
                                ([_IN_ORDER], [2], 2), ([_IN_ORDER], [3], 2),
                                ([_IN_ORDER], [0], 3), ([_IN_ORDER], [0], 4), (three, [1, 3, 0], 1), (three, [1, 3, 0], 2),
                                (three, [1, 3, 0], 3), (three, [IGNORE_INDEX, 3, 0], 2), (three, [IGNORE_INDEX, 3, 0], 3),
@@ -996,8 +997,8 @@ def _calibration_error_has_manners(calibration_error):
 @museum.probe("calibration_error")
 def _calibration_error_probe(calibration_error):
     for sure, right, n_bins in ((*_answers(60, seed=8), 4), ([0.9, 0.7], [1, 0], 1), (*_FOUR, 2), ([0.1, 0.3, 0.6], [0, 1, 1], 2),
-                                (*_FOUR, 7), ([0.6], [1], 10), ([1.0, 0.9], [0, 1], 2), ([1.0], [0], 4), ([0.5, 0.6, 0.4], [0, 1, 1], 2),
-                                ([0.0, 0.1], [1, 0], 4),
+                                (*_FOUR, 7), ([0.6], [1], 10), ([1.0, 0.9], [0, 1], 2), ([1.0], [0], 4),
+                                ([0.5, 0.6, 0.4], [0, 1, 1], 2), ([0.0, 0.1], [1, 0], 4),
                                 ([0.25, 0.5, 0.75, 0.3, 0.6, 0.8], [1, 1, 0, 0, 0, 1], 4),
                                 *((*_answers(N, seed=N), n_bins) for N, n_bins in ((20, 3), (50, 4), (90, 5), (200, 10)))):
         sure, right = torch.as_tensor(sure), torch.as_tensor(right).bool()
