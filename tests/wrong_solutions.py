@@ -3100,3 +3100,13 @@ def gap_in_ten_bins(sure, right, n_bins):
 def gap_of_percent(sure, right, n_bins):
     which = (sure * n_bins).long().clamp(max=n_bins - 1)
     return torch.bincount(which, weights=(100 * sure).round() / 100 - right.to(sure.dtype)).abs().sum() / len(sure)
+
+
+@wrong("calibration_error", "counts in both")
+def gap_with_both_edges(sure, right, n_bins):
+    total = 0.0
+    for low, high in pairwise(torch.linspace(0, 1, n_bins + 1)):
+        inside = (low <= sure) & (sure <= high)
+        if inside.any():
+            total += (sure[inside].sum() - right[inside].sum()).abs() / len(sure)
+    return total

@@ -884,6 +884,10 @@ class _CalibrationError(Steps):
 
     def bins(self, sure, n_bins): return (sure * n_bins).long().clamp(max=n_bins - 1)
 
+    def members(self, sure, n_bins):
+        which = self.bins(sure, n_bins)
+        return [which == b for b in range(n_bins)]
+
     def kept(self, bins): return [inside for inside in bins if inside.any()]
 
     def gap(self, sure, right): return (sure.mean() - right.mean()).abs()
@@ -894,8 +898,7 @@ class _CalibrationError(Steps):
 
     def run(self, sure, right, n_bins):
         sure, right = self.read(sure, right)
-        which = self.bins(sure, n_bins)
-        bins = self.kept([which == b for b in range(n_bins)])
+        bins = self.kept(self.members(sure, n_bins))
         return self.together(torch.stack([self.gap(sure[inside], right[inside]) for inside in bins]),
                              torch.stack([self.weight(inside, right) for inside in bins]))
 
@@ -951,10 +954,10 @@ def _two_bins(calibration_error):
 @museum.test("calibration_error")
 def _empty_bins(calibration_error):
     "more bins than answers"
-    for n_bins in (4, 7, 50):
+    for n_bins in (4, 7, 23):
         _expect_calibration(f"four answers, 0.2, 0.7, 0.8 and 0.9 sure, all right but the last, in {n_bins} bins,",
                             calibration_error, *_FOUR, n_bins)
-    _expect_calibration("one answer, 0.6 sure, and right, in 10 bins,", calibration_error, [0.6], [1], 10, 0.4)
+    _expect_calibration("one answer, 0.6 sure, and right, in 11 bins,", calibration_error, [0.6], [1], 11, 0.4)
 
 
 @museum.test("calibration_error")
@@ -997,7 +1000,7 @@ def _calibration_error_has_manners(calibration_error):
 @museum.probe("calibration_error")
 def _calibration_error_probe(calibration_error):
     for sure, right, n_bins in ((*_answers(60, seed=8), 4), ([0.9, 0.7], [1, 0], 1), (*_FOUR, 2), ([0.1, 0.3, 0.6], [0, 1, 1], 2),
-                                (*_FOUR, 7), ([0.6], [1], 10), ([1.0, 0.9], [0, 1], 2), ([1.0], [0], 4),
+                                (*_FOUR, 7), ([0.6], [1], 11), ([1.0, 0.9], [0, 1], 2), ([1.0], [0], 4),
                                 ([0.5, 0.6, 0.4], [0, 1, 1], 2), ([0.0, 0.1], [1, 0], 4),
                                 ([0.25, 0.5, 0.75, 0.3, 0.6, 0.8], [1, 1, 0, 0, 0, 1], 4),
                                 *((*_answers(N, seed=N), n_bins) for N, n_bins in ((20, 3), (50, 4), (90, 5), (200, 10)))):
@@ -1138,6 +1141,11 @@ class _Lower_bin(_CalibrationError):
     def bins(self, sure, n_bins): return ((sure * n_bins).ceil().long() - 1).clamp(min=0)
 
 
+@museum.wrong("calibration_error", says="what lies between two bins counts in both: it belongs to the upper one alone")
+class _In_both_bins(_CalibrationError):
+    def members(self, sure, n_bins): return [(sure >= b / n_bins) & (sure <= (b + 1) / n_bins) for b in range(n_bins)]
+
+
 @museum.wrong("calibration_error", says="you round to the nearest bin: cut, with `floor` or `long`")
 class _Rounded(_CalibrationError):
     def bins(self, sure, n_bins): return (sure * n_bins).round().long().clamp(max=n_bins - 1)
@@ -1185,6 +1193,11 @@ class _Middle_of_the_bin(_CalibrationError):
         return (middle - right.mean()).abs()
 
 
+@museum.wrong("calibration_error", earns="Got: Bool")
+class _Mean_of_truth_values(_CalibrationError):
+    def read(self, sure, right): return sure, right
+
+
 @museum.wrong("calibration_error", earns="changes `sure`")
 def _one_made_smaller(sure, right, n_bins):
     sure[sure == 1] = 0.999999
@@ -1223,7 +1236,8 @@ for exercise, line, message in (
          "one bin too|median|equally many|least sure|from ½|round to"),
         ("calibration_error", "NaN, or wrong where bins are empty", "empty"),
         ("calibration_error", "wrong where somebody is exactly 0, ½ or 1 sure",
-         "exactly|lower one|out of bounds|out of range")):
+         "exactly|lower one|counts in both|out of bounds|out of range"),
+        ("calibration_error", "an error about Bool", "Bool|Subtraction|bool")):
     museum.symptom(exercise, line, message)
 museum.hint("perplexity", "keep the batches with tokens, `full = n_tokens > 0`; then `(losses * n_tokens)` of those, added up, "
                           "divided by the sum of `n_tokens`; then `.exp()`, which gives infinity where `math.exp` stops.")
