@@ -20,6 +20,7 @@ from geminiq.utils.live_guessing import explore_guessing
 from geminiq.utils.live_inside import explore_cache, explore_stream
 from geminiq.utils.live_parts import explore_parts
 from geminiq.utils.live_text import explore_sampling, explore_tokens
+from geminiq.utils.live_valley import explore_valley
 from geminiq.utils.sliders import explore_budget, explore_rotation
 from page_checks import PHONE
 
@@ -167,6 +168,15 @@ def tap_letters(page: Page) -> None:
     page.get_by_text("The letters in numbers").tap()
 
 
+def race_down(page: Page) -> None:
+    middle_of(page.get_by_role("slider", name="learning rate"))
+    page.get_by_role("checkbox", name="each at its own best rate").tap()
+    page.get_by_role("checkbox", name="momentum").tap()
+    page.locator(".map").tap(position={"x": 60, "y": 60})
+    expect(page.locator(".status")).to_contain_text("each at its own best rate for 100 steps: SGD")
+    page.get_by_text("The heights in numbers").tap()
+
+
 THREE = ["the", "cat", "sat"]
 PICTURES = {
     "mask": (lambda: explore_mask(torch.ones(3, 3).tril().bool(), THREE), tap_a_row),
@@ -183,6 +193,7 @@ PICTURES = {
     "cache": (lambda: explore_cache(*course(), TEXT), tap_a_step),
     "parts": (lambda: explore_parts(*course(), TEXT), switch_off),
     "guessing": (lambda: explore_guessing(*course()), tap_letters),
+    "valley": (explore_valley, race_down),
 }
 
 
