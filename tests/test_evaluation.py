@@ -33,13 +33,14 @@ from geminiq.generation.evaluation import (
     plot_report,
     questions,
     save_report,
+    sureness,
 )
 from geminiq.generation.generate import generate, stream_text
 from geminiq.models.transformer import Transformer
 from geminiq.utils.checkpointing import save_checkpoint
 from geminiq.utils.config import make_config
 from geminiq.utils.device import UserError, make_generator
-from helpers import GREEDY, decisive_model
+from helpers import GREEDY, decisive_model, tiny_model
 from test_world import Pupil
 
 REFUSAL = "The story does not say."
@@ -232,6 +233,79 @@ def test_capitals_blanks_and_the_final_stop_do_not_matter(answer: str):
                                     "hat is in the garden"])
 def test_everything_else_matters(answer: str):
     assert normalize(answer) != "the hat is in the garden"
+
+
+# How sure
+
+def one_by_one(model: Transformer, result: Result) -> float:
+    "The probability of an answer, token after token, each text read anew."
+    product, read = 1.0, list(result.prompt.ids)
+    for token in result.written:
+        product *= model(torch.tensor([read]))[0, -1].softmax(-1)[token].item()
+        read.append(token)
+    return product
+
+
+def written(prompts: Sequence[Prompt], lengths: Sequence[int], ends: Sequence[int]) -> list[Result]:
+    "Answers of random tokens, of which some end and some do not."
+    rng = make_generator(3)
+    answers = [tuple(torch.randint(9, 450, (n,), generator=rng).tolist()) for n in lengths]
+    return [Result(prompt, "?", answer + (end,) * (end >= 0)) for prompt, answer, end in zip(prompts, answers, ends, strict=True)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize("how", [{}, {"pos_encoding": "alibi"}, {"pos_encoding": "learned", "dropout": 0.4},
+                                 {"attention_type": "sliding_window"}, {"final_logit_softcapping": 5.0}], ids=str)
+def test_how_sure_is_the_product_of_the_tokens_probabilities(how: dict, batch_size: int):
+    model = tiny_model(2, vocab_size=450, max_seq_len=400, **how).requires_grad_(False)
+    prompts = [prompt for prompt in asked() if len(prompt.ids) <= 340][:9]
+    stop = learned().stop_ids[0]
+    results = written(prompts, [4, 1, 0, 60, 7, 7, 2, 0, 12], [stop, stop, stop, -1, -1, stop, stop, stop, stop])
+    alone = [one_by_one(model.eval(), result) for result in results]
+    sure = sureness(model.train(), learned(), results, batch_size, progress=False)
+    assert sure == pytest.approx(alone, rel=1e-10) and model.training and len(set(sure)) == 9
+
+
+@pytest.mark.parametrize("kind", [ChatTokenizer, BPETokenizer])
+def test_how_sure_counts_the_tokens_that_were_written_and_the_end_if_there_is_one(kind: type[BPETokenizer]):
+    model, tokenizer = decisive_model(1, vocab_size=450, max_seq_len=400), learned(kind)
+    prompts = [prompt for prompt in asked(400, kind) if len(prompt.ids) <= 340][:24]
+    endless = list(ask(model, tokenizer, prompts, progress=False))
+    assert any(len(result.written) == 60 for result in endless)
+    prompt, answer = endless[0].prompt, endless[0].written
+    stops = evaluation._stops(tokenizer)
+    for result in endless:
+        ended = [token in stops for token in result.written]
+        assert not any(ended[:-1]) and (ended[-1] or len(ended) == 60)
+        assert evaluation._text(tokenizer, list(result.written)) == result.answer
+    short = Result(prompt, "", (*answer[:3], sorted(stops)[0]))
+    results = [*endless[1:], short, endless[0]]
+    assert sureness(model, tokenizer, results, 5, progress=False) == pytest.approx(
+        [one_by_one(model, result) for result in results], rel=1e-10)
+    assert sureness(model, tokenizer, []) == []
+
+
+def test_what_was_written_differs_from_the_text_written_again():
+    model, tokenizer = decisive_model(1, vocab_size=450, max_seq_len=400), learned()
+    result = next(ask(model, tokenizer, [prompt for prompt in asked() if len(prompt.ids) <= 340][:1], progress=False))
+    again = Result(result.prompt, result.answer, tuple(tokenizer.encode(result.answer)))
+    assert again.written != result.written
+    first, other = sureness(model, tokenizer, [result, again], progress=False)
+    assert first > 1e3 * other
+
+
+def test_near_certainty_the_doubt_is_exact():
+    sure = evaluation._probability(torch.tensor([[18., 0., 1.], [0., 20., 0.]]), [0, 1])     # in float32 it would be 1
+    e = 2.718281828459045
+    assert 1 - sure == pytest.approx((1 + e) / e**18 + 2 / e**20, rel=1e-6)
+
+
+def test_how_sure_refuses_what_it_cannot_know():
+    model, prompt = tiny_model(vocab_size=450, max_seq_len=400), asked()[0]
+    with pytest.raises(ValueError, match=r"answer 'Yes\.' was written is not known: take the results that `ask` gives"):
+        sureness(model, learned(), [Result(prompt, "Yes.")])
+    with pytest.raises(UserError, match="batch_size 0"):
+        sureness(model, learned(), written([prompt], [3], [-1]), 0)
 
 
 # Reports

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Table', 'GROUPS', 'Share', 'Prompt', 'encode_prompt', 'questions', 'Result', 'normalize', 'longest_answer', 'ask',
-           'answer_all', 'Report', 'make_report', 'format_report', 'save_report', 'load_report', 'plot_report',
-           'evaluate', 'describe']
+           'answer_all', 'sureness', 'Report', 'make_report', 'format_report', 'save_report', 'load_report',
+           'plot_report', 'evaluate', 'describe']
 
 # %% ../../nbs/workshop/evaluation.ipynb #eval-imports
 import json
@@ -17,10 +17,13 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..data.microworld import NOT_SAID, SPLITS, Message, Question, choose_some, conversations
 from ..data.tokenizer import Tokenizer
+from .cache import _evaluating
 from .chat import has_template
 from .generate import generate, left_pad
 from .sampling import Sampling
@@ -127,6 +130,7 @@ class Result(NamedTuple):
     "What a model answered."
     prompt: Prompt
     answer: str
+    written: tuple[int, ...] = ()   # its tokens, with the one that ended it; empty: they are not known
 
     @property
     def right(self) -> bool:
@@ -172,7 +176,8 @@ def _ask_batch(model: Transformer, tokenizer: Tokenizer, batch: list[Prompt], st
     tokens, mask = left_pad([prompt.ids for prompt in batch], tokenizer.pad_id)
     written = generate(model, tokens, longest_answer(model), sampling=Sampling(temperature=0), attention_mask=mask,
                        stop_ids=sorted(stops), pad_id=tokenizer.pad_id)   # (B, T)
-    return [Result(prompt, _text(tokenizer, row, stops)) for prompt, row in zip(batch, written.tolist(), strict=True)]
+    answers = [_up_to_stop(row, stops) for row in written.tolist()]
+    return [Result(prompt, _text(tokenizer, answer), tuple(answer)) for prompt, answer in zip(batch, answers, strict=True)]
 
 
 def _stops(tokenizer: Tokenizer) -> set[int]:
@@ -182,12 +187,16 @@ def _stops(tokenizer: Tokenizer) -> set[int]:
     return {*tokenizer.stop_ids, *(i for i in range(tokenizer.vocab_size) if "\n" in tokenizer.decode([i]))}
 
 
-def _text(tokenizer: Tokenizer, row: list[int], stops: set[int]) -> str:
-    "The answer that a row of tokens begins with."
-    n = next((i for i, token in enumerate(row, 1) if token in stops), len(row))
+def _up_to_stop(row: list[int], stops: set[int]) -> list[int]:
+    "The tokens of an answer, with the one that ends it, if one does."
+    return row[:next((i for i, token in enumerate(row, 1) if token in stops), len(row))]
+
+
+def _text(tokenizer: Tokenizer, answer: list[int]) -> str:
+    "What the tokens of an answer say."
     if has_template(tokenizer):
-        return "".join(tokenizer.stream(row[:n]))
-    return "".join(tokenizer.stream(row[:n], continued=True)).partition("\n")[0]
+        return "".join(tokenizer.stream(answer))
+    return "".join(tokenizer.stream(answer, continued=True)).partition("\n")[0]
 
 
 def answer_all(model: Transformer,
@@ -199,6 +208,46 @@ def answer_all(model: Transformer,
     "A model's answers, in the order of the prompts."
     answers = {result.prompt.number: result.answer for result in ask(model, tokenizer, prompts, batch_size, progress)}
     return [answers[prompt.number] for prompt in prompts]
+
+# %% ../../nbs/workshop/evaluation.ipynb #eval-sure
+@torch.no_grad()
+def sureness(model: Transformer,
+             tokenizer: Tokenizer,
+             results: Sequence[Result],   # as `ask` gives them: with the tokens that were written
+             batch_size: int = 64,
+             progress: bool = True,       # whether a bar shows it, on the error stream
+             ) -> list[float]:            # in the order of the results
+    "The probability that a model gives to each answer as a whole: of all its tokens and the one that ends it."
+    if batch_size < 1:
+        raise UserError(f"batch_size {batch_size}: read at least one answer at a time")
+    if unknown := [result for result in results if not result.written]:
+        raise ValueError(f"how the answer {unknown[0].answer!r} was written is not known: take the results that `ask` gives")
+    by_length = sorted(range(len(results)), key=lambda i: len(results[i].prompt.ids) + len(results[i].written))
+    sure = [0.0] * len(results)
+    with tqdm(total=len(results), unit="answer", disable=not progress) as bar, _evaluating(model):
+        for first in range(0, len(results), batch_size):
+            batch = by_length[first:first + batch_size]
+            for i, probability in zip(batch, _probabilities(model, tokenizer, [results[i] for i in batch]), strict=True):
+                sure[i] = probability
+            bar.update(len(batch))
+    return sure
+
+
+def _probabilities(model: Transformer, tokenizer: Tokenizer, batch: list[Result]) -> list[float]:
+    "The probability of each answer; all are read at once."
+    texts = [torch.tensor([*result.prompt.ids, *result.written]) for result in batch]
+    read = nn.utils.rnn.pad_sequence([text[:-1] for text in texts], batch_first=True, padding_value=max(tokenizer.pad_id, 0))
+    features = model.hidden_states(read.to(model.embedding.weight.device))   # (B, T, D)
+    return [_probability(model.logits(row[len(result.prompt.ids) - 1:len(text) - 1]), result.written)
+            for row, text, result in zip(features, texts, batch, strict=True)]
+
+
+def _probability(logits: Tensor,           # (n, V)
+                 written: Sequence[int],   # n tokens
+                 ) -> float:
+    "The product of the probabilities of some tokens, in double precision: 1 − p is told exactly even where it is tiny."
+    log_p = logits.double().cpu().log_softmax(-1)
+    return log_p[torch.arange(len(written)), torch.tensor(written)].sum().exp().item()
 
 # %% ../../nbs/workshop/evaluation.ipynb #eval-report
 Table = dict[str, Share]    # by the name of a row
