@@ -16,6 +16,7 @@ from geminiq.utils.checkpointing import load_course_model
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.explorables import Explorable, explore_attention, explore_mask, explore_softmax
 from geminiq.utils.live import explore_model, explore_reading
+from geminiq.utils.live_doubt import explore_doubt
 from geminiq.utils.live_guessing import explore_guessing
 from geminiq.utils.live_inside import explore_cache, explore_stream
 from geminiq.utils.live_parts import explore_parts
@@ -23,6 +24,7 @@ from geminiq.utils.live_text import explore_sampling, explore_tokens
 from geminiq.utils.live_valley import explore_valley
 from geminiq.utils.sliders import explore_budget, explore_rotation
 from page_checks import PHONE
+from test_doubt import answer
 
 ARTIFACTS = ROOT / "test-artifacts" / "site"
 FOUND = """async (rules) => {
@@ -177,6 +179,14 @@ def race_down(page: Page) -> None:
     page.get_by_text("The heights in numbers").tap()
 
 
+def put_a_limit(page: Page) -> None:
+    middle_of(page.get_by_role("slider", name="answers only if at least so sure"))
+    expect(page.locator(".status")).to_contain_text("At least ")
+    page.get_by_role("slider", name="an answer").press("Home")
+    expect(page.locator(".examples h4")).to_contain_text("left out")
+    page.get_by_text("The limits in numbers").tap()
+
+
 THREE = ["the", "cat", "sat"]
 PICTURES = {
     "mask": (lambda: explore_mask(torch.ones(3, 3).tril().bool(), THREE), tap_a_row),
@@ -194,6 +204,7 @@ PICTURES = {
     "parts": (lambda: explore_parts(*course(), TEXT), switch_off),
     "guessing": (lambda: explore_guessing(*course()), tap_letters),
     "valley": (explore_valley, race_down),
+    "doubt": (lambda: explore_doubt([answer(i, i % 5 > 0) for i in range(40)], [1 - 0.8**i for i in range(40)]), put_a_limit),
 }
 
 
