@@ -25,6 +25,7 @@ from geminiq.generation.evaluation import (
     Share,
     answer_all,
     ask,
+    confidences,
     encode_prompt,
     evaluate,
     load_report,
@@ -33,7 +34,6 @@ from geminiq.generation.evaluation import (
     plot_report,
     questions,
     save_report,
-    sureness,
 )
 from geminiq.generation.generate import generate, stream_text
 from geminiq.models.transformer import Transformer
@@ -262,7 +262,7 @@ def test_how_sure_is_the_product_of_the_tokens_probabilities(how: dict, batch_si
     stop = learned().stop_ids[0]
     results = written(prompts, [4, 1, 0, 60, 7, 7, 2, 0, 12], [stop, stop, stop, -1, -1, stop, stop, stop, stop])
     alone = [one_by_one(model.eval(), result) for result in results]
-    sure = sureness(model.train(), learned(), results, batch_size, progress=False)
+    sure = confidences(model.train(), learned(), results, batch_size, progress=False)
     assert sure == pytest.approx(alone, rel=1e-10) and model.training and len(set(sure)) == 9
 
 
@@ -280,9 +280,9 @@ def test_how_sure_counts_the_tokens_that_were_written_and_the_end_if_there_is_on
         assert evaluation._text(tokenizer, list(result.written)) == result.answer
     short = Result(prompt, "", (*answer[:3], sorted(stops)[0]))
     results = [*endless[1:], short, endless[0]]
-    assert sureness(model, tokenizer, results, 5, progress=False) == pytest.approx(
+    assert confidences(model, tokenizer, results, 5, progress=False) == pytest.approx(
         [one_by_one(model, result) for result in results], rel=1e-10)
-    assert sureness(model, tokenizer, []) == []
+    assert confidences(model, tokenizer, []) == []
 
 
 def test_what_was_written_differs_from_the_text_written_again():
@@ -290,7 +290,7 @@ def test_what_was_written_differs_from_the_text_written_again():
     result = next(ask(model, tokenizer, [prompt for prompt in asked() if len(prompt.ids) <= 340][:1], progress=False))
     again = Result(result.prompt, result.answer, tuple(tokenizer.encode(result.answer)))
     assert again.written != result.written
-    first, other = sureness(model, tokenizer, [result, again], progress=False)
+    first, other = confidences(model, tokenizer, [result, again], progress=False)
     assert first > 1e3 * other
 
 
@@ -303,9 +303,9 @@ def test_near_certainty_the_doubt_is_exact():
 def test_how_sure_refuses_what_it_cannot_know():
     model, prompt = tiny_model(vocab_size=450, max_seq_len=400), asked()[0]
     with pytest.raises(ValueError, match=r"answer 'Yes\.' was written is not known: take the results that `ask` gives"):
-        sureness(model, learned(), [Result(prompt, "Yes.")])
+        confidences(model, learned(), [Result(prompt, "Yes.")])
     with pytest.raises(UserError, match="batch_size 0"):
-        sureness(model, learned(), written([prompt], [3], [-1]), 0)
+        confidences(model, learned(), written([prompt], [3], [-1]), 0)
 
 
 # Reports

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Table', 'GROUPS', 'Share', 'Prompt', 'encode_prompt', 'questions', 'Result', 'normalize', 'longest_answer', 'ask',
-           'answer_all', 'sureness', 'Report', 'make_report', 'format_report', 'save_report', 'load_report',
+           'answer_all', 'confidences', 'Report', 'make_report', 'format_report', 'save_report', 'load_report',
            'plot_report', 'evaluate', 'describe']
 
 # %% ../../nbs/workshop/evaluation.ipynb #eval-imports
@@ -211,7 +211,7 @@ def answer_all(model: Transformer,
 
 # %% ../../nbs/workshop/evaluation.ipynb #eval-sure
 @torch.no_grad()
-def sureness(model: Transformer,
+def confidences(model: Transformer,
              tokenizer: Tokenizer,
              results: Sequence[Result],   # as `ask` gives them: with the tokens that were written
              batch_size: int = 64,

@@ -16,7 +16,7 @@ from geminiq.utils.checkpointing import load_course_model
 from geminiq.utils.config import ModelConfig
 from geminiq.utils.explorables import Explorable, explore_attention, explore_mask, explore_softmax
 from geminiq.utils.live import explore_model, explore_reading
-from geminiq.utils.live_doubt import explore_doubt
+from geminiq.utils.live_confidence import explore_confidence
 from geminiq.utils.live_guessing import explore_guessing
 from geminiq.utils.live_inside import explore_cache, explore_stream
 from geminiq.utils.live_parts import explore_parts
@@ -24,7 +24,7 @@ from geminiq.utils.live_text import explore_sampling, explore_tokens
 from geminiq.utils.live_valley import explore_valley
 from geminiq.utils.sliders import explore_budget, explore_rotation
 from page_checks import PHONE
-from test_doubt import answer
+from test_confidence import answer
 
 ARTIFACTS = ROOT / "test-artifacts" / "site"
 FOUND = """async (rules) => {
@@ -204,7 +204,8 @@ PICTURES = {
     "parts": (lambda: explore_parts(*course(), TEXT), switch_off),
     "guessing": (lambda: explore_guessing(*course()), tap_letters),
     "valley": (explore_valley, race_down),
-    "doubt": (lambda: explore_doubt([answer(i, i % 5 > 0) for i in range(40)], [1 - 0.8**i for i in range(40)]), put_a_limit),
+    "confidence": (lambda: explore_confidence([answer(i, i % 5 > 0) for i in range(40)],
+                                             [1 - 0.8**i for i in range(40)]), put_a_limit),
 }
 
 

@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 import geminiq.utils.chat_explorable
 import geminiq.utils.live
-import geminiq.utils.live_doubt
+import geminiq.utils.live_confidence
 import geminiq.utils.live_guessing
 import geminiq.utils.live_inside
 import geminiq.utils.live_parts
