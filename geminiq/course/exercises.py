@@ -21,9 +21,10 @@ from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache, partial
 from importlib import import_module
 from importlib.resources import files
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 from pkgutil import iter_modules
 from types import TracebackType
@@ -214,6 +215,7 @@ def _write(entries: dict[str, Progress]) -> None:
 
 # %% ../../nbs/museum/00_exercises.ipynb #51b56b93
 _SECONDS = 10   # that a solution may take for one test
+_SEARCH = 20    # that the search for somebody who does the same may take
 
 
 class _TooLong(BaseException):
@@ -352,7 +354,7 @@ class Museum:
         self.stages: dict[str, Callable] = {}            # by exercise
         self.hints: dict[str, str] = {}                  # by exercise, for whoever has tried three times
         self.symptoms: dict[str, dict[str, str]] = {}    # by exercise: of lines in its fold, the messages that they help with
-        self._computed: dict[Any, list[tuple[str, Callable, list[Outcome]]]] = {}
+        self._computed: dict[Any, list[tuple[str, Callable, Callable[[int], Outcome]]]] = {}
 
     def test(self, exercise: str) -> Callable:
         "A decorator: this function takes a solution, and raises a `Mistake` if it is wrong."
@@ -448,30 +450,31 @@ class Museum:
         if where is None:
             return None
         best: tuple[int, str] | None = None
-        for says, wrong, outcomes in self._suspects(exercise):
-            if _same(outcomes[where], got[where]):
-                alike = sum(map(_same, outcomes, got))
-                if (best is None or alike > best[0]) and _failure(test, wrong):
-                    best = alike, says
-                if alike == len(got):
-                    break
+        with suppress(_TooLong), _time_limit(_SEARCH):
+            for says, wrong, outcome in self._suspects(exercise):
+                if _same(outcome(where), got[where]):
+                    alike = sum(_same(outcome(place), result) for place, result in enumerate(got))
+                    if (best is None or alike > best[0]) and _failure(test, wrong):
+                        best = alike, says
+                    if alike == len(got):
+                        break
         return best and best[1]
 
-    def _suspects(self, exercise: str) -> Iterator[tuple[str, Callable, list[Outcome]]]:
-        "The exhibits, alone and then in pairs: what they say, they themselves, and what they give on the probe, computed once."
+    def _suspects(self, exercise: str) -> Iterator[tuple[str, Callable, Callable[[int], Outcome]]]:
+        "The exhibits, alone and then in pairs: what they say, they themselves, and what they give at a place of the probe."
         known = [exhibit for exhibit in self.exhibits if exhibit.exercise == exercise and exhibit.says]
         for among in (_alone, _in_pairs):
             key = exercise, len(known), among
             if key not in self._computed:
-                probe = self.probes[exercise]
-                self._computed[key] = [(says, wrong, _outcomes(probe, wrong)) for says, wrong in among(known)]
+                self._computed[key] = [(says, wrong, cache(partial(_outcome, self.probes[exercise], wrong)))
+                                       for says, wrong in among(known)]
             yield from self._computed[key]
 
     def _how_far(self, exercise: str, solution: Callable, failure: Mistake) -> str:
         "At which stage a solution goes wrong, if that can be told."
         words = None
         if isinstance(failure, _Different) and exercise in self.stages:
-            with suppress(Exception, SystemExit, _TooLong), _quietly():
+            with suppress(Exception, SystemExit, _TooLong), _time_limit(_SECONDS), _quietly():
                 words = self.stages[exercise](solution)
         return f" {words[0].upper()}{words[1:]}." if words else ""
 
@@ -487,10 +490,22 @@ def _outcomes(probe: Callable, solution: Callable) -> list[Outcome]:
     results: list[Outcome] = []
     for call in probe(solution):
         results.append(None)
-        with suppress(Exception, SystemExit, _TooLong), _quietly():
-            if isinstance(result := call(), Tensor | list):
-                results[-1] = result.clone() if isinstance(result, Tensor) else deepcopy(result)
+        with suppress(_TooLong), _time_limit(_SECONDS):
+            results[-1] = _called(call)
     return results
+
+
+def _outcome(probe: Callable, exhibit: Callable, place: int) -> Outcome:
+    "What an exhibit gives at one place of a probe: most differ from a solution at the first, and need no other."
+    return _called(next(islice(probe(exhibit), place, None)))
+
+
+def _called(call: Callable) -> Outcome:
+    "What a call gives, as it is now; None if it stops with an error."
+    with suppress(Exception, SystemExit), _quietly():
+        if isinstance(result := call(), Tensor | list):
+            return result.clone() if isinstance(result, Tensor) else deepcopy(result)
+    return None
 
 
 def _same(a: Outcome, b: Outcome) -> bool:
@@ -500,8 +515,8 @@ def _same(a: Outcome, b: Outcome) -> bool:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    "Run a solution once more, for us: what it prints was seen before, and it has its time."
-    with (contextlib.redirect_stdout(io.StringIO()), _time_limit(_SECONDS), torch.random.fork_rng(devices=[]), torch.no_grad()):
+    "Run a solution once more, for us: what it prints was seen before."
+    with contextlib.redirect_stdout(io.StringIO()), torch.random.fork_rng(devices=[]), torch.no_grad():
         yield
 
 
