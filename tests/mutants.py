@@ -16,7 +16,8 @@ CALLS = {"amax": ("amin", "mean"), "max": ("min",), "sum": ("mean", "amax"), "ex
          "silu": ("relu", "sigmoid"), "sigmoid": ("tanh", "relu"), "zeros_like": ("ones_like",), "square": ("abs", "exp"),
          "mean": ("sum", "amax"), "rsqrt": ("sqrt", "reciprocal"), "triu": ("tril",),
          "logsumexp": ("amax", "sum"), "log_softmax": ("softmax",), "logaddexp": ("maximum", "add"), "maximum": ("minimum",),
-         "full_like": ("zeros_like",)}
+         "full_like": ("zeros_like",), "cos": ("sin",), "lerp": ("add",),
+         "T": ("data",), "mT": ("data",)}
 NAMES = {"query": ("key", "value"), "key": ("value", "query"), "value": ("key", "query"), "n_queries": ("n_keys",),
          "n_keys": ("n_queries",), "B": ("T",), "T": ("B",), "E": ("D",), "H": ("E",), "weights": ("scores",),
          "n_prefix": ("n_positions",), "n_positions": ("n_prefix",), "keys": ("queries",), "queries": ("keys",),
@@ -29,7 +30,14 @@ NAMES = {"query": ("key", "value"), "key": ("value", "query"), "value": ("key", 
          "norm_1": ("norm_2",), "norm_2": ("norm_1", "norm"), "embedding": ("positions",), "positions": ("embedding",),
          "V": ("D",), "D": ("V", "H"), "L": ("K",), "K": ("H",), "tied": ("K",), "period": ("T",),
          "logits": ("targets",), "targets": ("logits",), "answer": ("tokens",), "tokens": ("answer",), "largest": ("here",),
-         "here": ("largest", "found"), "counts": ("picked",), "rows": ("asked",), "asked": ("targets",), "now": ("new",)}
+         "here": ("largest", "found"), "counts": ("picked",), "rows": ("asked",), "asked": ("targets",), "now": ("new",),
+         "m": ("v", "mean"), "v": ("m", "square"), "mean_hat": ("mean", "gradient"), "square_hat": ("square", "mean_hat"),
+         "gradient": ("weight",), "weight": ("gradient",), "square": ("mean",), "beta_1": ("beta_2",), "beta_2": ("beta_1",),
+         "shrunk": ("weight",), "lr": ("decay",), "decay": ("lr",), "ratio": ("mean_hat",), "wide": ("learns",),
+         "learns": ("wide",), "highest": ("lowest",), "lowest": ("highest",),
+         "n_epochs": ("steps_per_epoch",), "steps_per_epoch": ("n_epochs",),
+         "warmup_steps": ("n", "steps_per_epoch"), "left": ("warmup_steps",), "rise": ("fall",), "fall": ("rise",),
+         "matrix": ("x",), "vt": ("u",), "u": ("vt",)}
 
 
 def mutants(source: str) -> Iterator[tuple[str, str]]:   # what was changed, and the changed source
@@ -61,6 +69,9 @@ def mutate(node: ast.AST, change: int) -> bool:
                 else:
                     node.op = options[change]()
                 return True
+        case ast.BoolOp(op=op) if change == 0:
+            node.op = ast.And() if isinstance(op, ast.Or) else ast.Or()
+            return True
         case ast.UnaryOp(operand=operand) if change == 0:
             replace(node, operand)
             return True
@@ -82,8 +93,8 @@ def mutate(node: ast.AST, change: int) -> bool:
         case ast.Attribute(attr=attr) if change < len(CALLS.get(attr, ()) or NAMES.get(attr, ())):
             node.attr = (CALLS.get(attr) or NAMES[attr])[change]
             return True
-        case ast.Name(id=name, ctx=ast.Load()) if change < len(CALLS.get(name, ()) or NAMES.get(name, ())):
-            node.id = (CALLS.get(name) or NAMES[name])[change]
+        case ast.Name(id=name, ctx=ast.Load()) if change < len(NAMES.get(name, ()) or CALLS.get(name, ())):
+            node.id = (NAMES.get(name) or CALLS[name])[change]
             return True
         case ast.FunctionDef(body=body) | ast.If(body=body) | ast.For(body=body) if change < len(body) and len(body) > 1:
             del body[change]

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from geminiq.training.optimizer import configure_optimizer
+
 RIGHT: list[tuple[str, Callable]] = []
 
 
@@ -1261,3 +1263,215 @@ def gap_between_pairs_of_edges(sure, right, n_bins):
         if inside.sum():
             total += (sure[inside] - right[inside].float()).sum().abs() / len(sure)
     return total
+
+
+# ---- steps
+
+@right("adamw")
+def adam_as_pytorch_writes_it(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    beta1, beta2 = betas
+    exp_avg = mean.clone().lerp_(gradient, 1 - beta1)
+    exp_avg_sq = square.clone().mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    step_size = lr / (1 - beta1 ** step)
+    denominator = (exp_avg_sq.sqrt() / math.sqrt(1 - beta2 ** step)).add_(eps)
+    return weight.clone().mul_(1 - lr * decay).addcdiv_(exp_avg, denominator, value=-step_size), exp_avg, exp_avg_sq
+
+
+@right("adamw")
+def adam_by_differences(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    m = mean + (1 - betas[0]) * (gradient - mean)
+    v = square + (1 - betas[1]) * (gradient ** 2 - square)
+    ratio = m / ((v / (1 - betas[1] ** step)) ** 0.5 + eps) / (1 - betas[0] ** step)
+    return [weight - lr * (ratio + decay * weight), m, v]
+
+
+@right("adamw")
+def adam_in_a_loop_over_both(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    new, hats = [], []
+    for old, beta, x in ((mean, betas[0], gradient), (square, betas[1], gradient.square())):
+        new.append(beta * old + (1 - beta) * x)
+        hats.append(new[-1] / (1 - math.pow(beta, step)))
+    shrunk = weight - lr * decay * weight
+    return shrunk - lr * hats[0].div(hats[1].sqrt().add(eps)), *new
+
+
+@right("adamw")
+def adam_with_an_optimizer(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    p = nn.Parameter(weight.clone())
+    p.grad = gradient.clone()
+    optimizer = torch.optim.AdamW([p], lr=lr, betas=betas, eps=eps, weight_decay=decay)
+    optimizer.state[p] = {"step": torch.tensor(float(step - 1)), "exp_avg": mean.clone(), "exp_avg_sq": square.clone()}
+    optimizer.step()
+    return p.detach(), optimizer.state[p]["exp_avg"], optimizer.state[p]["exp_avg_sq"]
+
+
+@right("adamw")
+def adam_with_the_share_still_missing(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    missing = [beta ** step for beta in betas]
+    m = torch.add(gradient * (1 - betas[0]), mean, alpha=betas[0])
+    v = torch.add(gradient * gradient * (1 - betas[1]), square, alpha=betas[1])
+    below = v.div(1 - missing[1]).sqrt() + eps
+    return torch.addcdiv(weight - lr * decay * weight, m, below, value=-lr / (1 - missing[0])), m, v
+
+
+right("adamw")(lambda w, g, m, v, s, lr, b, eps, decay: (lambda m, v: (
+    (1 - lr * decay) * w - lr * m / (1 - b[0] ** s) / (eps + (v / (1 - b[1] ** s)).sqrt()), m, v))(
+        b[0] * m + g - b[0] * g, b[1] * v + (1 - b[1]) * g.abs().pow(2)))
+
+
+@right("what_decays")
+def shrinks_by_ndim(model):
+    return [name for name, p in model.named_parameters() if p.requires_grad and p.ndim > 1]
+
+
+@right("what_decays")
+def shrinks_in_a_loop(model):
+    names = set()
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if len(parameter.shape) < 2:
+            continue
+        names.add(name)
+    return names
+
+
+@right("what_decays")
+def shrinks_by_difference(model):
+    learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    vectors = {name for name, p in learned.items() if p.dim() <= 1}
+    return frozenset(learned.keys() - vectors)
+
+
+@right("what_decays")
+def shrinks_by_the_package(model):
+    groups = configure_optimizer(model, 1e-3).param_groups
+    decayed = {id(p) for p in groups[0]["params"]}
+    return sorted(name for name, p in model.named_parameters() if id(p) in decayed)
+
+
+@right("what_decays")
+def shrinks_backwards(model):
+    return [name for name, p in reversed(list(model.named_parameters())) if p.requires_grad and p.numel() and p.size()[1:]]
+
+
+right("what_decays")(lambda model: {name: None for name, p in model.named_parameters() if p.requires_grad * (p.ndim >= 2)}.keys())
+
+
+@right("rates")
+def rate_by_formula(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    found = []
+    for s in range(1, n + 1):
+        if s <= warmup_steps:
+            found.append(highest * s / warmup_steps)
+        else:
+            x = (s - warmup_steps) / (n - warmup_steps)
+            found.append(lowest + 0.5 * (highest - lowest) * (1 + math.cos(math.pi * x)))
+    return found
+
+
+@right("rates")
+def rate_of_tensors(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    s = torch.arange(1, n + 1, dtype=torch.float64)
+    x = ((s - warmup_steps) / max(1, n - warmup_steps)).clamp(min=0)
+    fall = lowest + (highest - lowest) * torch.cos(x * torch.pi / 2) ** 2
+    return torch.where(s < warmup_steps, s / max(1, warmup_steps) * highest, fall)
+
+
+@right("rates")
+def rate_by_schedulers(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    fall = n - warmup_steps
+    return [*(highest * (i + 1) / warmup_steps for i in range(warmup_steps)),
+            *(highest - (highest - lowest) * (1 - math.cos(math.pi * (i + 1) / fall)) / 2 for i in range(fall))]
+
+
+@right("rates")
+def rate_of_a_product(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    def rise(s): return min(1, s / warmup_steps) if warmup_steps > 0 else 1
+
+    def fall(s):
+        x = max(0, s - warmup_steps) / max(1, n - warmup_steps)
+        return lowest / highest + (1 - lowest / highest) * (math.cos(x * math.pi) + 1) / 2
+
+    n = n_epochs * steps_per_epoch
+    return tuple(highest * rise(s) * fall(s) for s in range(1, n + 1))
+
+
+@right("rates")
+def rate_of_small_tensors(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    s, found = 0, []
+    for _ in range(n_epochs):
+        for _ in range(steps_per_epoch):
+            s += 1
+            turn = torch.tensor(math.pi * (s - warmup_steps) / max(n_epochs * steps_per_epoch - warmup_steps, 1))
+            found.append(torch.tensor(highest * s / warmup_steps) if s <= warmup_steps
+                         else ((highest + lowest) + (highest - lowest) * turn.cos()) / 2)
+    return found
+
+
+right("rates")(lambda epochs, steps, w, highest, lowest: [
+    s * highest / w if s < w else lowest + (highest - lowest) * math.cos((s - w) / max(epochs * steps - w, 1) * math.pi / 2) ** 2
+    for s in range(1, epochs * steps + 1)])
+
+
+@right("orthogonalize")
+def orthogonal_as_in_the_lesson(matrix, coefficients, n_steps):
+    X = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    X = X / X.norm().clamp(min=1e-7)
+    for _ in range(n_steps):
+        A = X @ X.T
+        X = coefficients[0] * X + (coefficients[1] * A + coefficients[2] * A @ A) @ X
+    return X.T if matrix.shape[0] > matrix.shape[1] else X
+
+
+@right("orthogonalize")
+def orthogonal_term_by_term(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = matrix / (matrix.square().sum().sqrt() + 1e-8)
+    for _ in range(n_steps):
+        cube = x @ x.mT @ x
+        x = a * x + b * cube + c * x @ x.mT @ cube
+    return x
+
+
+@right("orthogonalize")
+def orthogonal_by_horner(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    size = torch.linalg.matrix_norm(matrix)
+    x = matrix / size if size > 0 else matrix.clone()
+    for _ in range(n_steps):
+        gram = x.T @ x
+        one = torch.eye(gram.shape[0], dtype=x.dtype)
+        x = x @ (a * one + gram @ (b * one + c * gram))
+    return x
+
+
+@right("orthogonalize")
+def orthogonal_recursively(matrix, coefficients, n_steps):
+    def again(x, left):
+        if left == 0:
+            return x
+        square = torch.einsum("ij,kj->ik", x, x)
+        factor = coefficients[1] * square + coefficients[2] * square.matrix_power(2)
+        return again(coefficients[0] * x + torch.mm(factor, x), left - 1)
+    return again(torch.nan_to_num(matrix / torch.linalg.norm(matrix)), n_steps)
+
+
+@right("orthogonalize")
+def orthogonal_by_eigenvectors(matrix, coefficients, n_steps):
+    x = F.normalize(matrix.reshape(1, -1), dim=1).reshape(matrix.shape)
+    values, vectors = torch.linalg.eigh(x @ x.T)
+    values = values.clamp(min=0)
+    factor = torch.ones_like(values)
+    for _ in range(n_steps):
+        s = values * factor ** 2
+        factor = factor * sum(k * s ** i for i, k in enumerate(coefficients))
+    return vectors @ torch.diag(factor) @ vectors.T @ x
+
+
+right("orthogonalize")(lambda matrix, coefficients, n_steps: reduce(
+    lambda x, _: torch.addmm(x, coefficients[1] * (x @ x.T) + coefficients[2] * torch.linalg.matrix_power(x @ x.T, 2), x,
+                             beta=coefficients[0]), range(n_steps), matrix / max(matrix.norm().item(), 1e-9)))

@@ -14,13 +14,24 @@ from torch import nn, tensor
 from torch.nn import functional as F
 
 import geminiq.course.exercises as exercises
-from geminiq.course import attention, embeddings, feedforward, losses, metrics, tokenizer, transformer, transformer_block
+from geminiq.course import (
+    attention,
+    embeddings,
+    feedforward,
+    losses,
+    metrics,
+    optimizer,
+    tokenizer,
+    transformer,
+    transformer_block,
+)
 from geminiq.course.exercises import Museum, complaint, expect, progress, read_progress
 from mutants import mutants
 from right_styles import RIGHT as STYLES
 from wrong_solutions import WRONG, Wrong
 
-ROOMS = [room.museum for room in (attention, embeddings, feedforward, losses, metrics, tokenizer, transformer_block, transformer)]
+ROOMS = [room.museum for room in (attention, embeddings, feedforward, losses, metrics, optimizer, tokenizer, transformer_block,
+                                  transformer)]
 MUSEUM = {exercise: room for room in ROOMS for exercise in room.tests}
 LOCATED = re.compile(r"should (be|have|give)|stops with|your code|moves|no gradient|is only lent|no linear layer|is a layer from")
 RIGHT = re.split(r"^# (\w+): .*\n", (Path(__file__).parent / "data" / "right_solutions.txt").read_text(), flags=re.M)[1:]
@@ -120,6 +131,26 @@ def behaviour(exercise: str, solution: Callable) -> list:
         answers = [(torch.rand(N), torch.rand(N) < 0.6, n_bins) for N, n_bins in ((30, 4), (8, 13), (1, 3), (70, 1))]
         answers += [(tensor([0.0, 0.5, 1.0, 0.99, 0.25]), tensor([False, True, True, False, True]), n_bins) for n_bins in (2, 16)]
         return [solution(*answer) for answer in answers]
+    if exercise == "adamw":
+        found = []
+        for sizes, step, *settings in (((4,), 1, 0.3, (0.7, 0.85), 0.2, 0.4), ((2, 3), 11, 0.1, (0.95, 0.5), 1e-4, 0.0),
+                                       ((), 2, 0.01, (0.0, 0.99), 3.0, 0.9)):
+            mean = torch.randn(sizes, dtype=torch.float64) if step > 1 else torch.zeros(sizes, dtype=torch.float64)
+            weight, gradient = torch.randn(2, *sizes, dtype=torch.float64)
+            found += solution(weight, gradient, mean, mean.square() * 1.3, step, *settings)
+        return found
+    if exercise == "what_decays":
+        models = [nn.TransformerEncoderLayer(8, 2, 12), nn.Sequential(nn.Conv1d(2, 3, 5), nn.BatchNorm1d(3), nn.Linear(3, 1)),
+                  nn.Bilinear(2, 3, 4), nn.ParameterList([torch.ones(2, 2), torch.ones(3)])]
+        models[0].linear1.requires_grad_(False)
+        return [sorted(solution(model)) for model in models]
+    if exercise == "rates":
+        sizes = (3, 7, 4, 0.02, 0.001), (1, 12, 0, 5.0, 1.0), (2, 2, 3, 1.0, 0.0), (5, 1, 5, 7.0, 3.0), (1, 2, 1, 0.5, 0.25)
+        return [torch.as_tensor(solution(*each), dtype=torch.float64) for each in sizes]
+    if exercise == "orthogonalize":
+        matrices = torch.randn(6, 4), 300 * torch.randn(2, 8), torch.randn(5, 1) @ torch.randn(1, 5), torch.zeros(3, 2)
+        return [solution(matrix.double(), coefficients, n_steps) for matrix in matrices
+                for coefficients, n_steps in (((1.2, 0.3, -0.4), 2), ((3.4445, -4.7750, 2.0315), 5))]
     if exercise == "count_parameters":
         models = (17, 10, 3, 5, 1, 6, True), (19, 12, 4, 6, 2, 50, False), (23, 8, 1, 4, 4, 9, False)
         return [solution(*sizes) for sizes in models]

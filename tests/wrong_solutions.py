@@ -3110,3 +3110,766 @@ def gap_with_both_edges(sure, right, n_bins):
         if inside.any():
             total += (sure[inside].sum() - right[inside].sum()).abs() / len(sure)
     return total
+
+
+# ---- AdamW
+
+@wrong("adamw", "do not correct the means")
+def adam_uncorrected(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    b1, b2 = betas
+    m = b1 * mean + (1 - b1) * gradient
+    v = b2 * square + (1 - b2) * gradient ** 2
+    return weight - lr * (m / (torch.sqrt(v) + eps) + decay * weight), m, v
+
+
+@wrong("adamw", "do not correct the square")
+def adam_half_corrected(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    m = torch.lerp(mean, gradient, 1 - betas[0])
+    v = torch.lerp(square, gradient * gradient, 1 - betas[1])
+    weight = weight * (1 - lr * decay)
+    return weight - lr * m / (1 - betas[0] ** step) / (v.sqrt() + eps), m, v
+
+
+@wrong("adamw", "ε stands in the root")
+def adam_eps_inside(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    m = betas[0] * mean + (1 - betas[0]) * gradient
+    v = betas[1] * square + (1 - betas[1]) * gradient.pow(2)
+    m_hat, v_hat = m / (1 - betas[0] ** step), v / (1 - betas[1] ** step)
+    return weight - lr * decay * weight - lr * m_hat * torch.rsqrt(v_hat + eps), m, v
+
+
+@wrong("adamw", "you correct ε as well")
+def adam_tensorflow(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    m = mean + (1 - betas[0]) * (gradient - mean)
+    v = square + (1 - betas[1]) * (gradient ** 2 - square)
+    rate = lr * math.sqrt(1 - betas[1] ** step) / (1 - betas[0] ** step)
+    return weight * (1 - lr * decay) - rate * m / (v.sqrt() + eps), m, v
+
+
+@wrong("adamw", "beside the quotient")
+def adam_no_brackets(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    m = betas[0] * mean + (1 - betas[0]) * gradient
+    v = betas[1] * square + (1 - betas[1]) * gradient ** 2
+    m_hat, v_hat = m / (1 - betas[0] ** step), v / (1 - betas[1] ** step)
+    return weight - lr * (m_hat / v_hat ** 0.5 + eps + decay * weight), m, v
+
+
+@wrong("adamw", "Adam with L2")
+def adam_with_l2(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    g = gradient + decay * weight
+    m = betas[0] * mean + (1 - betas[0]) * g
+    v = betas[1] * square + (1 - betas[1]) * g ** 2
+    return weight - lr * (m / (1 - betas[0] ** step)) / ((v / (1 - betas[1] ** step)).sqrt() + eps), m, v
+
+
+@wrong("adamw", "by lr · decay of itself")
+def adam_decay_alone(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    m = betas[0] * mean + (1 - betas[0]) * gradient
+    v = betas[1] * square + (1 - betas[1]) * gradient ** 2
+    update = m / (1 - betas[0] ** step) / ((v / (1 - betas[1] ** step)).sqrt() + eps)
+    return weight * (1 - decay) - lr * update, m, v
+
+
+@wrong("adamw", "a little of the step as well")
+def adam_decay_afterwards(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    m = betas[0] * mean + (1 - betas[0]) * gradient
+    v = betas[1] * square + (1 - betas[1]) * gradient ** 2
+    new = weight - lr * (m / (1 - betas[0] ** step)) / ((v / (1 - betas[1] ** step)).sqrt() + eps)
+    new = new - lr * decay * new
+    return new, m, v
+
+
+@wrong("adamw", "βˢ is wanted")
+def adam_times_step(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    m = betas[0] * mean + (1 - betas[0]) * gradient
+    v = betas[1] * square + (1 - betas[1]) * gradient ** 2
+    m_hat, v_hat = m / (1 - betas[0] * step), v / (1 - betas[1] * step)
+    return weight - lr * (m_hat / (v_hat.sqrt() + eps) + decay * weight), m, v
+
+
+@wrong("adamw", "first the power, then the difference")
+def adam_powers_of_one_minus_beta(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    m = betas[0] * mean + (1 - betas[0]) * gradient
+    v = betas[1] * square + (1 - betas[1]) * gradient ** 2
+    m_hat, v_hat = m / pow(1 - betas[0], step), v / pow(1 - betas[1], step)
+    return weight - lr * (m_hat / (v_hat.sqrt() + eps) + decay * weight), m, v
+
+
+@wrong("adamw", "`step` counts from 1 already")
+def adam_from_zero(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    step = step - 1
+    m = betas[0] * mean + (1 - betas[0]) * gradient
+    v = betas[1] * square + (1 - betas[1]) * gradient ** 2
+    m_hat, v_hat = m / (1 - betas[0] ** step), v / (1 - betas[1] ** step)
+    return weight - lr * (m_hat / (v_hat.sqrt() + eps) + decay * weight), m, v
+
+
+@wrong("adamw", "so it is s itself")
+def adam_from_two(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    step += 1
+    m = betas[0] * mean + (1 - betas[0]) * gradient
+    v = betas[1] * square + (1 - betas[1]) * gradient ** 2
+    m_hat, v_hat = m / (1 - betas[0] ** step), v / (1 - betas[1] ** step)
+    return weight - lr * (m_hat / (v_hat.sqrt() + eps) + decay * weight), m, v
+
+
+@wrong("adamw", "the corrected means")
+def adam_overwrites_the_means(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    mean = betas[0] * mean + (1 - betas[0]) * gradient
+    square = betas[1] * square + (1 - betas[1]) * gradient ** 2
+    mean = mean / (1 - betas[0] ** step)
+    square = square / (1 - betas[1] ** step)
+    return weight - lr * (mean / (square.sqrt() + eps) + decay * weight), mean, square
+
+
+@wrong("adamw", "you square the mean")
+def adam_squares_the_mean(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    m = betas[0] * mean + (1 - betas[0]) * gradient
+    v = betas[1] * square + (1 - betas[1]) * m ** 2
+    m_hat, v_hat = m / (1 - betas[0] ** step), v / (1 - betas[1] ** step)
+    return weight - lr * (m_hat / (v_hat.sqrt() + eps) + decay * weight), m, v
+
+
+@wrong("adamw", "RMSProp")
+def adam_without_momentum(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    m = betas[0] * mean + (1 - betas[0]) * gradient
+    v = betas[1] * square + (1 - betas[1]) * gradient ** 2
+    v_hat = v / (1 - betas[1] ** step)
+    return (1 - lr * decay) * weight - lr * gradient / (v_hat.sqrt() + eps), m, v
+
+
+@wrong("adamw", "the root is missing")
+def adam_without_a_root(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    m = betas[0] * mean + (1 - betas[0]) * gradient
+    v = betas[1] * square + (1 - betas[1]) * gradient ** 2
+    m_hat, v_hat = m / (1 - betas[0] ** step), v / (1 - betas[1] ** step)
+    return weight - lr * (m_hat / (v_hat + eps) + decay * weight), m, v
+
+
+@wrong("adamw", "the first is for the mean")
+def adam_betas_swapped(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    b2, b1 = betas
+    m = b1 * mean + (1 - b1) * gradient
+    v = b2 * square + (1 - b2) * gradient ** 2
+    return weight - lr * (m / (1 - b1 ** step) / ((v / (1 - b2 ** step)).sqrt() + eps) + decay * weight), m, v
+
+
+@wrong("adamw", "changes `weight`")
+def adam_in_place(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    m = betas[0] * mean + (1 - betas[0]) * gradient
+    v = betas[1] * square + (1 - betas[1]) * gradient ** 2
+    weight -= lr * decay * weight
+    weight -= lr * m / (1 - betas[0] ** step) / ((v / (1 - betas[1] ** step)).sqrt() + eps)
+    return weight, m, v
+
+
+@wrong("adamw", "two things")
+def adam_uncorrected_and_uphill(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    m = betas[0] * mean + (1 - betas[0]) * gradient
+    v = betas[1] * square + (1 - betas[1]) * gradient ** 2
+    m_hat = m / (1 - betas[0] ** step)
+    return weight + lr * m_hat / (v.sqrt() + eps) - lr * decay * weight, m, v
+
+
+@wrong("adamw", "yours is one Tensor")
+def adam_weight_only(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    mean = betas[0] * mean + (1 - betas[0]) * gradient
+    square = betas[1] * square + (1 - betas[1]) * gradient ** 2
+    m_hat, v_hat = mean / (1 - betas[0] ** step), square / (1 - betas[1] ** step)
+    return weight - lr * (m_hat / (v_hat.sqrt() + eps) + decay * weight)
+
+
+@wrong("adamw", "a square of its own")
+def adam_with_one_size(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    m = betas[0] * mean + (1 - betas[0]) * gradient
+    v = betas[1] * square + (1 - betas[1]) * (gradient ** 2).mean()
+    m_hat, v_hat = m / (1 - betas[0] ** step), v / (1 - betas[1] ** step)
+    return weight - lr * (m_hat / (v_hat.sqrt() + eps) + decay * weight), m, v
+
+
+@wrong("adamw", "take the one that is given")
+def adam_eps_fixed(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    m = betas[0] * mean + (1 - betas[0]) * gradient
+    v = betas[1] * square + (1 - betas[1]) * gradient ** 2
+    m_hat, v_hat = m / (1 - betas[0] ** step), v / (1 - betas[1] ** step)
+    return weight - lr * (m_hat / (v_hat.sqrt() + 1e-8) + decay * weight), m, v
+
+
+@wrong("adamw")
+def adam_clipped(weight, gradient, mean, square, step, lr, betas, eps, decay):
+    g = gradient / max(1.0, gradient.norm().item())
+    m = betas[0] * mean + (1 - betas[0]) * g
+    v = betas[1] * square + (1 - betas[1]) * g ** 2
+    m_hat, v_hat = m / (1 - betas[0] ** step), v / (1 - betas[1] ** step)
+    return weight - lr * (m_hat / (v_hat.sqrt() + eps) + decay * weight), m, v
+
+
+# ---- what decays
+
+@wrong("what_decays", "one dimension, stay as they are")
+def shrinks_all_that_learns(model):
+    return [n for n, p in model.named_parameters() if p.requires_grad]
+
+
+@wrong("what_decays", "by the word `weight`")
+def shrinks_weights(model):
+    found = []
+    for name, p in model.named_parameters():
+        if p.requires_grad and name.split(".")[-1] == "weight":
+            found.append(name)
+    return found
+
+
+@wrong("what_decays", "biases are vectors, too")
+def shrinks_all_but_norms(model):
+    return [n for n, p in model.named_parameters() if p.requires_grad and "norm" not in n.lower()]
+
+
+@wrong("what_decays", "norms have weights of one dimension")
+def shrinks_all_but_biases(model):
+    return {n for n, p in model.named_parameters() if p.requires_grad and not n.endswith("bias")}
+
+
+@wrong("what_decays", "other norms are called")
+def shrinks_as_in_many_scripts(model):
+    no_decay = ["bias", "norm"]
+    return [n for n, p in model.named_parameters() if p.requires_grad and not any(word in n for word in no_decay)]
+
+
+@wrong("what_decays", "linear layers alone")
+def shrinks_linear_layers(model):
+    names = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+    return [n for n, p in model.named_parameters() if id(p) in names and p.requires_grad]
+
+
+@wrong("what_decays", "two dimensions exactly")
+def shrinks_matrices(model):
+    return [n for n, p in model.named_parameters() if p.requires_grad and len(p.size()) == 2]
+
+
+@wrong("what_decays", "let frozen weights decay")
+def shrinks_the_frozen_too(model):
+    return sorted(n for n, p in model.named_parameters() if p.dim() > 1)
+
+
+@wrong("what_decays", "holds masks and frozen weights")
+def shrinks_what_is_saved(model):
+    return [n for n, x in model.state_dict().items() if x.ndim > 1]
+
+
+@wrong("what_decays", "under both of its names")
+def shrinks_twice(model):
+    found = []
+    for path, module in model.named_modules():
+        for name, p in module.named_parameters(recurse=False):
+            if p.requires_grad and p.ndim > 1:
+                found.append(path + "." + name if path else name)
+    return found
+
+
+@wrong("what_decays", "the whole name")
+def shrinks_short_names(model):
+    found = []
+    for module in model.modules():
+        for name, p in module.named_parameters(recurse=False):
+            if p.requires_grad and p.ndim > 1:
+                found.append(name)
+    return found
+
+
+@wrong("what_decays", "not the parameters")
+def shrinks_tensors(model):
+    return [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
+
+
+@wrong("what_decays", "in pairs or in groups")
+def shrinks_items(model):
+    return [(n, p) for n, p in model.named_parameters() if p.requires_grad and p.ndim >= 2]
+
+
+@wrong("what_decays", "in pairs or in groups")
+def shrinks_groups(model):
+    decay = [n for n, p in model.named_parameters() if p.requires_grad and p.ndim >= 2]
+    rest = [n for n, p in model.named_parameters() if p.requires_grad and p.ndim < 2]
+    return decay, rest
+
+
+@wrong("what_decays", "before the first step there is none")
+def shrinks_with_gradients(model):
+    return [n for n, p in model.named_parameters() if p.grad is not None and p.ndim >= 2]
+
+
+@wrong("what_decays", "the wrong way round")
+def shrinks_vectors(model):
+    return [n for n, p in model.named_parameters() if p.requires_grad and p.ndim <= 1]
+
+
+@wrong("what_decays", "the table of an embedding")
+def shrinks_by_layer_names(model):
+    return [f"{n}.weight" if n else "weight" for n, module in model.named_modules()
+            if isinstance(module, nn.Linear) and module.weight.requires_grad]
+
+
+@wrong("what_decays", "a table has two dimensions")
+def shrinks_no_tables(model):
+    tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
+    return [n for n, p in model.named_parameters()
+            if p.requires_grad and p.ndim >= 2 and not any(p is table for table in tables)]
+
+
+@wrong("what_decays", "go deeper")
+def shrinks_children(model):
+    own = [n for n, p in model.named_parameters(recurse=False) if p.requires_grad and p.ndim > 1]
+    return own + [f"{name}.{n}" for name, child in model.named_children()
+                  for n, p in child.named_parameters(recurse=False) if p.requires_grad and p.ndim > 1
+                  and not (name == "head" and hasattr(model, "embedding") and p is model.embedding.weight)]
+
+
+@wrong("what_decays", "let frozen weights decay")
+def shrinks_if_any_learns(model):
+    learns = any(p.requires_grad for p in model.parameters())
+    return [n for n, p in model.named_parameters() if learns and p.ndim >= 2]
+
+
+@wrong("what_decays", "of type dict")
+def shrinks_counts(model):
+    return {n: p.numel() for n, p in model.named_parameters() if p.requires_grad and p.ndim >= 2}
+
+
+# ---- rates
+
+@wrong("rates", "one rate for each epoch")
+def rate_of_epochs(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    found = []
+    for epoch in range(1, n_epochs + 1):
+        if epoch <= warmup_steps:
+            found.append(highest * epoch / warmup_steps)
+        else:
+            x = (epoch - warmup_steps) / (n_epochs - warmup_steps)
+            found.append(lowest + 0.5 * (highest - lowest) * (1 + math.cos(math.pi * x)))
+    return found
+
+
+@wrong("rates", "come again in each epoch")
+def rate_restarted(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    found = []
+    for _ in range(n_epochs):
+        for s in range(1, steps_per_epoch + 1):
+            if s <= warmup_steps:
+                found.append(highest * s / warmup_steps)
+            else:
+                x = (s - warmup_steps) / (steps_per_epoch - warmup_steps)
+                found.append(lowest + 0.5 * (highest - lowest) * (1 + math.cos(math.pi * x)))
+    return found
+
+
+@wrong("rates", "count the steps from 0")
+def rate_of_step_0(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    return [highest * s / warmup_steps if s < warmup_steps else
+            lowest + (highest - lowest) * (1 + math.cos(math.pi * (s - warmup_steps) / (n - warmup_steps))) / 2
+            for s in range(n)]
+
+
+@wrong("rates", "one rate too many")
+def rate_too_many(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    return [highest * s / warmup_steps if s < warmup_steps else
+            lowest + (highest - lowest) * (1 + math.cos(math.pi * (s - warmup_steps) / (n - warmup_steps))) / 2
+            for s in range(n + 1)]
+
+
+@wrong("rates", "your fall begins at step 0")
+def rate_fallen_already(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    return [highest * s / warmup_steps if s <= warmup_steps else
+            lowest + (highest - lowest) * (1 + math.cos(math.pi * s / n)) / 2 for s in range(1, n + 1)]
+
+
+@wrong("rates", "the peak is never reached")
+def rate_product(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    found = []
+    for s in range(1, n + 1):
+        factor = min(s / warmup_steps, 1) if warmup_steps else 1
+        found.append(factor * (lowest + (highest - lowest) * (math.cos(math.pi * s / n) + 1) / 2))
+    return found
+
+
+@wrong("rates", "a whole cosine")
+def rate_whole(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    s = torch.arange(1, n_epochs * steps_per_epoch + 1)
+    x = (s - warmup_steps) / max(1, n_epochs * steps_per_epoch - warmup_steps)
+    fall = lowest + (highest - lowest) * (1 + torch.cos(2 * torch.pi * x)) / 2
+    return torch.where(s <= warmup_steps, highest * s / max(1, warmup_steps), fall)
+
+
+@wrong("rates", "in radians")
+def rate_degrees(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    return [highest * s / warmup_steps if s <= warmup_steps else
+            lowest + (highest - lowest) * (1 + math.cos(180 * (s - warmup_steps) / (n - warmup_steps))) / 2
+            for s in range(1, n + 1)]
+
+
+@wrong("rates", "ends at `lowest`")
+def rate_to_zero(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    return [highest * s / warmup_steps if s <= warmup_steps else
+            highest * (1 + math.cos(math.pi * (s - warmup_steps) / (n - warmup_steps))) / 2 for s in range(1, n + 1)]
+
+
+@wrong("rates", "it is a rate itself")
+def rate_of_a_fraction(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    found = []
+    for s in range(1, n + 1):
+        if s <= warmup_steps:
+            factor = s / warmup_steps
+        else:
+            factor = lowest + (1 - lowest) * 0.5 * (1 + math.cos(math.pi * (s - warmup_steps) / (n - warmup_steps)))
+        found.append(highest * factor)
+    return found
+
+
+@wrong("rates", "stop at the lowest rate on the way")
+def rate_with_a_floor(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    found = []
+    for s in range(1, n + 1):
+        if s <= warmup_steps:
+            found.append(highest * s / warmup_steps)
+        else:
+            found.append(max(lowest, highest * 0.5 * (1 + math.cos(math.pi * (s - warmup_steps) / (n - warmup_steps)))))
+    return found
+
+
+@wrong("rates", "you fall in a line")
+def rate_straight(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    return [highest * s / warmup_steps if s <= warmup_steps else
+            highest - (highest - lowest) * (s - warmup_steps) / (n - warmup_steps) for s in range(1, n + 1)]
+
+
+@wrong("rates", "from 0, highest · s/w")
+def rate_from_lowest(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    return [lowest + (highest - lowest) * s / warmup_steps if s <= warmup_steps else
+            lowest + (highest - lowest) * (1 + math.cos(math.pi * (s - warmup_steps) / (n - warmup_steps))) / 2
+            for s in range(1, n + 1)]
+
+
+@wrong("rates", "before you divide by `warmup_steps`")
+def rate_by_nothing(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    found = []
+    for s in range(1, n + 1):
+        rise = min(1.0, s / warmup_steps)
+        x = max(0, s - warmup_steps) / max(1, n - warmup_steps)
+        found.append(rise * (lowest + (highest - lowest) * (1 + math.cos(math.pi * x)) / 2))
+    return found
+
+
+@wrong("rates", "there is no fall")
+def rate_by_no_fall(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    found = []
+    for s in range(1, n + 1):
+        x = (s - warmup_steps) / (n - warmup_steps)
+        fall = lowest + (highest - lowest) * (1 + math.cos(math.pi * x)) / 2
+        found.append(fall if s > warmup_steps else s / warmup_steps * highest)
+    return found
+
+
+@wrong("rates", "there is no fall")
+def rate_below_the_peak(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    return [highest * s / warmup_steps if s < warmup_steps else
+            lowest + (highest - lowest) * (1 + math.cos(math.pi * (s - warmup_steps) / (n - warmup_steps))) / 2
+            for s in range(1, n + 1)]
+
+
+@wrong("rates", "multiply them by `highest`")
+def rate_as_a_factor(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n, r = n_epochs * steps_per_epoch, lowest / highest
+    return [s / warmup_steps if s <= warmup_steps else
+            r + (1 - r) * (1 + math.cos(math.pi * (s - warmup_steps) / (n - warmup_steps))) / 2 for s in range(1, n + 1)]
+
+
+@wrong("rates", "`warmup_steps` are steps")
+def rate_warm_for_epochs(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n, w = n_epochs * steps_per_epoch, warmup_steps * steps_per_epoch
+    return [highest * s / w if s <= w else lowest + (highest - lowest) * (1 + math.cos(math.pi * (s - w) / (n - w))) / 2
+            for s in range(1, n + 1)]
+
+
+@wrong("rates", "lists in it")
+def rate_in_lists(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    return [[highest * s / n for s in range(1, steps_per_epoch + 1)] for _ in range(n_epochs)]
+
+
+@wrong("rates", "your cosine goes from 1 to −1")
+def rate_below_zero(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    return [highest * s / warmup_steps if s <= warmup_steps else
+            lowest + (highest - lowest) * math.cos(math.pi * (s - warmup_steps) / (n - warmup_steps))
+            for s in range(1, n + 1)]
+
+
+@wrong("rates", "two things")
+def rate_straight_from_the_lowest(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    return [lowest + (highest - lowest) * s / warmup_steps if s <= warmup_steps else
+            highest - (highest - lowest) * (s - warmup_steps) / (n - warmup_steps) for s in range(1, n + 1)]
+
+
+@wrong("rates")
+def rate_rounded(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    return [round(highest * s / warmup_steps if s <= warmup_steps else
+            lowest + (highest - lowest) * (1 + math.cos(math.pi * (s - warmup_steps) / (n - warmup_steps))) / 2, 3)
+            for s in range(1, n + 1)]
+
+
+@wrong("rates")
+def rate_squared(n_epochs, steps_per_epoch, warmup_steps, highest, lowest):
+    n = n_epochs * steps_per_epoch
+    return [highest * (s / warmup_steps) ** 2 if s <= warmup_steps else
+            lowest + (highest - lowest) * (1 + math.cos(math.pi * (s - warmup_steps) / (n - warmup_steps))) / 2
+            for s in range(1, n + 1)]
+
+
+# ---- orthogonalize
+
+@wrong("orthogonalize", "do not divide the matrix by its norm")
+def orthogonal_raw(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = matrix
+    for _ in range(n_steps):
+        s = x @ x.T
+        x = a * x + b * s @ x + c * s @ s @ x
+    return x
+
+
+@wrong("orthogonalize", "the largest number")
+def orthogonal_by_max(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = matrix / (matrix.abs().max() + 1e-9)
+    for _ in range(n_steps):
+        s = x @ x.T
+        x = a * x + b * s @ x + c * s @ s @ x
+    return x
+
+
+@wrong("orthogonalize", "the spectral norm")
+def orthogonal_by_spectrum(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = matrix / (torch.linalg.svdvals(matrix)[0] + 1e-12)
+    for _ in range(n_steps):
+        s = x @ x.T
+        x = a * x + (b * s + c * s @ s) @ x
+    return x
+
+
+@wrong("orthogonalize", "each row by its own length")
+def orthogonal_rows(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = F.normalize(matrix, dim=-1)
+    for _ in range(n_steps):
+        s = x @ x.T
+        x = a * x + (b * s + c * s @ s) @ x
+    return x
+
+
+@wrong("orthogonalize", "the sum of squares")
+def orthogonal_without_a_root(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = matrix / (matrix ** 2).sum().clamp(min=1e-12)
+    for _ in range(n_steps):
+        s = x @ x.T
+        x = a * x + (b * s + c * s @ s) @ x
+    return x
+
+
+@wrong("orthogonalize", "zeros become 0/0")
+def orthogonal_nan(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = matrix / matrix.pow(2).sum().sqrt()
+    for _ in range(n_steps):
+        s = x @ x.T
+        x = a * x + (b * s + c * s @ s) @ x
+    return x
+
+
+@wrong("orthogonalize", "powers of the numbers")
+def orthogonal_elementwise(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = matrix / (matrix.norm() + 1e-8)
+    for _ in range(n_steps):
+        x = a * x + b * x.pow(3) + c * x.pow(5)
+    return x
+
+
+@wrong("orthogonalize", "square the numbers of X Xᵀ")
+def orthogonal_half_elementwise(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = matrix / (matrix.norm() + 1e-8)
+    for _ in range(n_steps):
+        s = x @ x.T
+        x = a * x + (b * s + c * s * s) @ x
+    return x
+
+
+@wrong("orthogonalize", "XᵀX stands on the left")
+def orthogonal_wrong_side(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = matrix / (matrix.norm() + 1e-8)
+    for _ in range(n_steps):
+        s = x.T @ x
+        x = a * x + b * torch.mm(s, x) + c * torch.mm(s, torch.mm(s, x))
+    return x
+
+
+@wrong("orthogonalize", "by its transpose")
+def orthogonal_powers(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = matrix / (matrix.norm() + 1e-8)
+    for _ in range(n_steps):
+        x = a * x + b * x @ x @ x + c * x @ x @ x @ x @ x
+    return x
+
+
+@wrong("orthogonalize", "b and c are exchanged")
+def orthogonal_swapped(matrix, coefficients, n_steps):
+    a, c, b = coefficients
+    x = matrix / (matrix.norm() + 1e-8)
+    for _ in range(n_steps):
+        s = x @ x.T
+        x = a * x + (b * s + c * s @ s) @ x
+    return x
+
+
+@wrong("orthogonalize", "Jordan's coefficients")
+def orthogonal_fixed(matrix, coefficients, n_steps):
+    x = matrix / (matrix.norm() + 1e-8)
+    for _ in range(n_steps):
+        s = x @ x.T
+        x = 3.4445 * x + (-4.7750 * s + 2.0315 * s @ s) @ x
+    return x
+
+
+@wrong("orthogonalize", "is there a `return` in the loop")
+def orthogonal_once(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = matrix / (matrix.norm() + 1e-8)
+    for _ in range(n_steps):
+        s = x @ x.T
+        y = a * x + (b * s + c * s @ s) @ x
+    return y
+
+
+@wrong("orthogonalize", "anew in each step")
+def orthogonal_with_the_first_square(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = matrix / (matrix.norm() + 1e-8)
+    s = x @ x.T
+    for _ in range(n_steps):
+        x = a * x + (b * s + c * s @ s) @ x
+    return x
+
+
+@wrong("orthogonalize", "one step too few")
+def orthogonal_range(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = matrix / (matrix.norm() + 1e-8)
+    for _ in range(1, n_steps):
+        s = x @ x.T
+        x = a * x + (b * s + c * s @ s) @ x
+    return x
+
+
+@wrong("orthogonalize", "tall matrices come back lying down")
+def orthogonal_lying(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = matrix / (matrix.norm() + 1e-8)
+    if x.shape[0] > x.shape[1]:
+        x = x.T
+    for _ in range(n_steps):
+        s = x @ x.T
+        x = a * x + (b * s + c * s @ s) @ x
+    return x
+
+
+@wrong("orthogonalize", "U Vᵀ itself")
+def orthogonal_exactly(matrix, coefficients, n_steps):
+    U, _, Vh = torch.linalg.svd(matrix, full_matrices=False)
+    return U @ Vh
+
+
+@wrong("orthogonalize", "QR")
+def orthogonal_qr(matrix, coefficients, n_steps):
+    Q, _ = torch.linalg.qr(matrix, mode="reduced")
+    return Q
+
+
+@wrong("orthogonalize", "16 bits")
+def orthogonal_as_published(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = matrix.bfloat16()
+    x = x / (x.norm() + 1e-7)
+    for _ in range(n_steps):
+        s = x @ x.T
+        x = a * x + (b * s + c * s @ s) @ x
+    return x
+
+
+@wrong("orthogonalize", "changes `matrix`")
+def orthogonal_in_place(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = matrix.div_(matrix.norm() + 1e-8)
+    for _ in range(n_steps):
+        s = x @ x.T
+        x = a * x + (b * s + c * s @ s) @ x
+    return x
+
+
+@wrong("orthogonalize", "the step that Muon takes")
+def orthogonal_scaled(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = matrix / (matrix.norm() + 1e-8)
+    for _ in range(n_steps):
+        s = x @ x.T
+        x = a * x + (b * s + c * s @ s) @ x
+    return x * max(1, matrix.size(0) / matrix.size(1)) ** 0.5
+
+
+@wrong("orthogonalize", "two things")
+def orthogonal_by_max_swapped(matrix, coefficients, n_steps):
+    a, c, b = coefficients
+    x = matrix / matrix.abs().max().clamp(min=1e-9)
+    for _ in range(n_steps):
+        s = x @ x.T
+        x = a * x + (b * s + c * s @ s) @ x
+    return x
+
+
+@wrong("orthogonalize")
+def orthogonal_seven(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = matrix / (matrix.norm() + 1e-8)
+    for _ in range(n_steps):
+        s = x @ x.T
+        x = a * x + b * s @ x + c * s @ s @ x + 0.01 * s @ s @ s @ x
+    return x
+
+
+@wrong("orthogonalize")
+def orthogonal_centred(matrix, coefficients, n_steps):
+    a, b, c = coefficients
+    x = matrix - matrix.mean()
+    x = x / (x.norm() + 1e-8)
+    for _ in range(n_steps):
+        s = x @ x.T
+        x = a * x + (b * s + c * s @ s) @ x
+    return x
