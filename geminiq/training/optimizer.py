@@ -94,6 +94,8 @@ def orthogonalize(matrices: Tensor,   # (..., m, n)
     return x.view(shape).mT if is_tall else x.view(shape)
 
 # %% ../../nbs/13_optimizer.ipynb #muon-class
+#| code-summary: "The code: Muon for groups of matrices, AdamW for the others"
+#| code-fold: true
 class Muon(torch.optim.Optimizer):
     "Orthogonalized momentum for groups of matrices, AdamW for groups that say `use_muon=False` (Jordan et al. 2024)."
 
@@ -163,6 +165,8 @@ class Muon(torch.optim.Optimizer):
               weight_decay=group["weight_decay"], eps=group["eps"], maximize=False)
 
 # %% ../../nbs/13_optimizer.ipynb #muon-configure
+#| code-summary: "The code: which weights go where"
+#| code-fold: true
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
     "The weights of linear layers but the last, which answers in tokens; and stacks of them, as of experts."
     ends = {p for name, module in model.named_modules() if name.endswith("lm_head") or isinstance(module, nn.Embedding)
