@@ -109,7 +109,7 @@ def test_the_file_is_the_learners_own_unless_told_otherwise(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", ["01_first_model", "04_tokenizer", "06_embeddings", "07_attention", "08_feedforward",
-                                  "09_transformer_block", "10_transformer", "11_losses", "12_metrics"])
+                                  "09_transformer_block", "10_transformer", "11_losses", "12_metrics", "13_optimizer"])
 def test_who_fails_is_sent_to_a_line_that_stands_in_the_lesson(name: str, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setenv("GEMINIQ_PROGRESS", str(tmp_path / "progress.json"))
     museum = import_module(f"geminiq.course.{name[3:]}").museum

@@ -34,6 +34,8 @@ def configure_optimizer(model: nn.Module,
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=True)
 
 # %% ../../nbs/13_optimizer.ipynb #2be095d2
+#| code-summary: "The code: four schedules, and the table of their names"
+#| code-fold: true
 def _warm_up(step: int, warmup_steps: int) -> float:
     "The factor while the learning rate rises, at most 1."
     return min(1.0, step / warmup_steps) if warmup_steps else 1.0
@@ -192,6 +194,8 @@ def configure_muon(model: nn.Module,
     return Muon(groups, muon_learning_rate, weight_decay, betas=betas, eps=eps)
 
 # %% ../../nbs/13_optimizer.ipynb #muon-registry
+#| code-summary: "The code: the table of optimizers"
+#| code-fold: true
 def _adamw_by_settings(model: nn.Module, settings: TrainingConfig) -> torch.optim.Optimizer:
     "AdamW for all weights."
     return configure_optimizer(model, settings.learning_rate, settings.weight_decay, settings.betas)
