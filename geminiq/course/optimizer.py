@@ -2116,14 +2116,14 @@ def _orthogonal_and_nothing(matrix, coefficients, n_steps):
 # %% ../../nbs/museum/13_optimizer.ipynb #m13-symptoms
 for exercise, line, message in (
         ("adamw", "right without decay, wrong with it",
-         "decay is|decay lets|same decay|sign of the weight|shrink the weight after|decay 0\\.[25]"),
+         "decay is|decay lets|same decay|sign of the weight|shrink the weight after|rate 0.1, decay 0\\.[25]"),
         ("adamw", "the new mean or the new square is wrong",
          "are exchanged: β|exchanged, in both|betas are exchanged|for both means|the factors? |Adagrad|your mean is|"
          "your square is|not squared|absolute value|square the|multiply the mean|largest square|order is|"
          "you return (the corrected|the means|square)|(mean|square) after the"),
         ("adamw", "the first step is not the learning rate",
          "do not correct|s − 1|s \\+ 1|βˢ: divide|multiply by|divide by the root|correct the root|root is missing|"
-         "do not divide|old (square|mean)|uphill|whole bracket|learning rate|in place of the weight|"
+         "do not divide|old (square|mean)|uphill|whole bracket|learning rate( is|$)|in place of the weight|"
          "β₂ and the square|with β₁:|with β₂:|weight after the first"),
         ("adamw", "the first step is right, the second is not",
          "β · s|\\(1 − β\\)ˢ|in each step|RMSProp|NAdam|sign alone|weight after the second"),
