@@ -212,11 +212,11 @@ def answer_all(model: Transformer,
 # %% ../../nbs/workshop/evaluation.ipynb #eval-sure
 @torch.no_grad()
 def confidences(model: Transformer,
-             tokenizer: Tokenizer,
-             results: Sequence[Result],   # as `ask` gives them: with the tokens that were written
-             batch_size: int = 64,
-             progress: bool = True,       # whether a bar shows it, on the error stream
-             ) -> list[float]:            # in the order of the results
+                tokenizer: Tokenizer,
+                results: Sequence[Result],   # as `ask` gives them: with the tokens that were written
+                batch_size: int = 64,
+                progress: bool = True,       # whether a bar shows it, on the error stream
+                ) -> list[float]:            # in the order of the results
     "The probability that a model gives to each answer as a whole: of all its tokens and the one that ends it."
     if batch_size < 1:
         raise UserError(f"batch_size {batch_size}: read at least one answer at a time")
